@@ -1,0 +1,1 @@
+"""nasedu: a course on neural architecture search."""
