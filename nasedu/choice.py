@@ -1,0 +1,207 @@
+"""The two decision points of a search space, and the architecture that decides them.
+
+An architecture is a dict of matrices, label -> (rows, columns). A `LayerChoice` weighs candidate layers with one row of
+the matrix of its label, an `InputChoice` weighs candidate inputs. Both take the architecture as an argument:
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = LayerChoice({"3x3": nn.Conv2d(3, 8, 3, padding=1), "5x5": nn.Conv2d(3, 8, 5, padding=2)}, "conv")
+
+        def forward(self, x, arch):
+            return self.conv(x, arch)
+
+    choices(Net())                                       # {"conv": (1, 2)}
+    Net()(x, {"conv": torch.tensor([[0.3, 0.7]])})       # 0.3 conv3x3(x) + 0.7 conv5x5(x)
+
+Points that share a label and a row share their weights: in a DARTS supernet every normal cell has 14 `LayerChoice`s
+with the label "normal", one per row.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+Arch = Mapping[str, Tensor]
+
+
+class ArchError(ValueError):
+    """An architecture does not fit the model it is given to."""
+
+
+class _Point(nn.Module):
+    """What the two decision points have in common: a label, a row, and the weights found there."""
+
+    def __init__(self, label: str, row: int):
+        super().__init__()
+        if not isinstance(label, str) or not label:
+            raise ValueError(f"a decision point needs a label, a non-empty string, got {label!r}")
+        if row < 0:
+            raise ValueError(f"a decision point's row counts from 0, got {row}")
+        self.label = label
+        self.row = row
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the candidates, one per column."""
+        raise NotImplementedError
+
+    def weights(self, arch: Arch) -> Sequence[Tensor | float]:
+        """This point's weights, one per candidate.
+
+        Where the row wants a gradient they are tensors, and all of them matter: a weight of zero has a derivative too.
+        Where it does not they are plain numbers, and a zero can be left out.
+        """
+        if self.label not in arch:
+            raise ArchError(f"the architecture lacks the label {self.label!r}; it has {sorted(arch)}")
+        matrix = arch[self.label]
+        if matrix.ndim != 2 or matrix.shape[0] <= self.row or matrix.shape[1] != len(self.names):
+            raise ArchError(
+                f"the architecture's matrix {self.label!r} has shape {tuple(matrix.shape)}; this point wants row "
+                f"{self.row} of a matrix with {len(self.names)} columns ({', '.join(self.names)})"
+            )
+        row = matrix[self.row]
+        return row.unbind() if row.requires_grad else row.tolist()
+
+
+class LayerChoice(_Point):
+    """Which layer? The sum of the candidates' outputs, each times its weight in row `row` of `arch[label]`.
+
+    Candidates are a mapping name -> module or a sequence of modules (then named "0", "1", ...); their outputs must have
+    one shape. A candidate of weight zero is not run, unless the row wants a gradient. `node` groups the rows of a cell:
+    of all rows with the same node only two stay in a derived cell (None: the row stands alone, and one candidate stays).
+    DARTS, arXiv:1806.09055, eq. 2.
+    """
+
+    def __init__(
+        self,
+        candidates: Mapping[str, nn.Module] | Sequence[nn.Module],
+        label: str,
+        row: int = 0,
+        node: int | None = None,
+    ):
+        super().__init__(label, row)
+        if not isinstance(candidates, Mapping):
+            candidates = {str(i): layer for i, layer in enumerate(candidates)}
+        if not candidates:
+            raise ValueError(f"the LayerChoice {label!r} has no candidates; give it one layer or more")
+        self.layers = nn.ModuleDict(candidates)
+        self.node = node
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the candidates, one per column."""
+        return tuple(self.layers)
+
+    def forward(self, x: Tensor, arch: Arch) -> Tensor | int:
+        """Weigh and add; a row of zeros gives the int 0, which adds to any tensor."""
+        pairs = zip(self.weights(arch), self.layers.values(), strict=True)
+        return sum(
+            (w * layer(x) for w, layer in pairs if not (isinstance(w, float) and w == 0.0)),
+        )
+
+
+class InputChoice(_Point):
+    """Which inputs? The sum of the inputs, each times its weight in row `row` of `arch[label]`.
+
+    `n_chosen` of the `n_candidates` inputs stay in a derived architecture; None leaves the number open (none at all is
+    allowed, and gives zeros), as the skip connections of ENAS's macro space want it (arXiv:1802.03268, section 2.3).
+    """
+
+    def __init__(self, n_candidates: int, n_chosen: int | None = 1, label: str = "", row: int = 0):
+        super().__init__(label, row)
+        if n_candidates < 1:
+            raise ValueError(f"the InputChoice {label!r} needs one candidate or more, got {n_candidates}")
+        if n_chosen is not None and not 1 <= n_chosen <= n_candidates:
+            raise ValueError(f"the InputChoice {label!r} can't choose {n_chosen} of {n_candidates} inputs")
+        self.n_candidates = n_candidates
+        self.n_chosen = n_chosen
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The inputs' numbers, "0", "1", ..., one per column."""
+        return tuple(str(i) for i in range(self.n_candidates))
+
+    def forward(self, inputs: Sequence[Tensor], arch: Arch) -> Tensor:
+        """Weigh and add `inputs`, tensors of one shape; where nothing is chosen the answer is zeros of that shape."""
+        if len(inputs) != self.n_candidates:
+            raise ArchError(f"the InputChoice {self.label!r} wants {self.n_candidates} inputs, got {len(inputs)}")
+        pairs = zip(self.weights(arch), inputs, strict=True)
+        total = sum(w * x for w, x in pairs if not (isinstance(w, float) and w == 0.0))
+        return total if isinstance(total, Tensor) else torch.zeros_like(inputs[0])
+
+
+def points(model: nn.Module) -> dict[str, list[LayerChoice | InputChoice]]:
+    """The decision points of a model: label -> one point per row, in the order of the rows.
+
+    Points that share label and row share a decision, so the first of them stands for all. Raises ArchError where they
+    do not agree on their candidates, or where a row is missing.
+    """
+    found: dict[str, dict[int, LayerChoice | InputChoice]] = {}
+    for module in model.modules():
+        if not isinstance(module, LayerChoice | InputChoice):
+            continue
+        rows = found.setdefault(module.label, {})
+        first = rows.setdefault(module.row, module)
+        other = next(iter(rows.values()))
+        if type(first) is not type(module) or first.names != module.names or len(other.names) != len(module.names):
+            raise ArchError(
+                f"the points that share the label {module.label!r} must agree: one has the candidates "
+                f"{other.names}, another {module.names}; give them different labels"
+            )
+    for label, rows in found.items():
+        if sorted(rows) != list(range(len(rows))):
+            raise ArchError(f"the rows of {label!r} must count 0, 1, 2, ... without a gap, got {sorted(rows)}")
+    return {label: [rows[i] for i in range(len(rows))] for label, rows in found.items()}
+
+
+def choices(model: nn.Module) -> dict[str, tuple[int, int]]:
+    """What there is to decide in a model: label -> shape (rows, columns) of its matrix."""
+    return {label: (len(rows), len(rows[0].names)) for label, rows in points(model).items()}
+
+
+def check_arch(shapes: Mapping[str, tuple[int, int]], arch: Arch) -> None:
+    """Raise ArchError unless `arch` has exactly the labels and shapes of `shapes`, and finite numbers in them."""
+    if set(arch) != set(shapes):
+        raise ArchError(f"the architecture has the labels {sorted(arch)}, the model wants {sorted(shapes)}")
+    for label, shape in shapes.items():
+        matrix = arch[label]
+        if not isinstance(matrix, Tensor) or tuple(matrix.shape) != tuple(shape):
+            got = tuple(matrix.shape) if isinstance(matrix, Tensor) else type(matrix).__name__
+            raise ArchError(f"the architecture's matrix {label!r} must be a tensor of shape {tuple(shape)}, got {got}")
+        if not bool(torch.isfinite(matrix.detach()).all()):
+            raise ArchError(f"the architecture's matrix {label!r} holds numbers that are not finite")
+
+
+def random_arch(model: nn.Module, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+    """Draw an architecture uniformly, as zeros and ones (float32, on the CPU).
+
+    A plain `LayerChoice` gets one candidate; a node of a cell gets two different inputs, each with one operation other
+    than "none"; an `InputChoice` gets `n_chosen` inputs, or a coin flip for each where the number is open.
+    """
+
+    def pick(n: int, k: int) -> list[int]:
+        return torch.randperm(n, generator=generator)[:k].tolist()
+
+    arch = {}
+    for label, rows in points(model).items():
+        matrix = torch.zeros(len(rows), len(rows[0].names))
+        nodes: dict[int, list[int]] = {}
+        for i, point in enumerate(rows):
+            if isinstance(point, InputChoice):
+                if point.n_chosen is None:
+                    matrix[i] = torch.randint(2, (point.n_candidates,), generator=generator).float()
+                else:
+                    matrix[i, pick(point.n_candidates, point.n_chosen)] = 1.0
+            elif point.node is None:
+                matrix[i, pick(len(point.names), 1)] = 1.0
+            else:
+                nodes.setdefault(point.node, []).append(i)
+        for node_rows in nodes.values():
+            for chosen in pick(len(node_rows), 2):
+                i = node_rows[chosen]
+                real = [column for column, name in enumerate(rows[i].names) if name != "none"]
+                matrix[i, real[pick(len(real), 1)[0]]] = 1.0
+        arch[label] = matrix
+    return arch
