@@ -1,8 +1,8 @@
 """Build, run and look at the course's notebooks.
 
-python tools/notebooks.py build SRC.py DEST.ipynb     a notebook from a jupytext percent file (needs jupytext)
-python tools/notebooks.py execute NB.ipynb ...        run in place, in NASEDU_PROFILE (laptop where unset)
-python tools/notebooks.py shot NB.ipynb OUT.png       pictures of the page: OUT-00.png, OUT-01.png, ... (needs chromium)
+python tools/notebooks.py build SRC.py DEST.ipynb   from a jupytext percent file (needs jupytext)
+python tools/notebooks.py execute NB.ipynb ...      run in place, in NASEDU_PROFILE (laptop where unset)
+python tools/notebooks.py shot NB.ipynb OUT.png     pictures of the page: OUT-00.png, ... (needs Chromium)
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def save(notebook: nbformat.NotebookNode, path: Path) -> None:
 
 
 def slide_type(cell: nbformat.NotebookNode) -> str:
-    """Choose a cell's place in the slides: a section starts a slide, other words a subslide, code stays beside them."""
+    """Choose a cell's place in the slides: a section starts one, words a subslide, code stays with them."""
     if cell.cell_type == "code":
         return "-"
     return "slide" if re.match(r"##? ", cell.source) else "subslide"
@@ -71,8 +71,9 @@ def is_progress(text: str) -> bool:
 
 
 def clean(cell: nbformat.NotebookNode) -> list[str]:
-    """Drop what changes from run to run or needs a kernel to be seen; return the complaints about what is left."""
-    complaints, kept = [], []
+    """Drop what changes from run to run or needs a kernel to be seen; return complaints about the rest."""
+    complaints: list[str] = []
+    kept: list[Any] = []
     for output in cell.outputs:
         if output.output_type == "stream" and output.name == "stderr":
             if is_progress(output.text):
@@ -150,10 +151,10 @@ def shot(path: Path, out: Path, piece: int = 1600, width: int = 1100) -> list[Pa
     # Scripts fetched from the network would only make Chromium wait.
     body = re.sub(r'<script[^>]*src="https?:[^>]*></script>', "", body)
     body = re.sub(r'<script type="module">.*?</script>', "", body, flags=re.S)
-    pictures = []
+    pictures: list[Path] = []
     with tempfile.TemporaryDirectory(prefix="nasedu-shot-") as folder:
         page = Path(folder) / "page.html"
-        probe = "<script>onload = () => document.title = 'height=' + document.documentElement.scrollHeight</script>"
+        probe = "<script>onload = () => document.title = 'height=' + document.body.scrollHeight</script>"
         page.write_text(body + probe, encoding="utf-8")
         size = f"--window-size={width},{piece}"
         found = re.search(
