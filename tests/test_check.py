@@ -44,6 +44,18 @@ def test_a_case_that_is_not_solved_after_one_that_is(capsys):
     assert capsys.readouterr().out.startswith("✓ doubling: of a number\nnot solved yet: doubling")
 
 
+def test_a_case_may_use_what_an_unsolved_function_returns(capsys):
+    summed = exercise("sum")(lambda answer: iter([("of two", answer(torch.ones(2)).sum(), 2.0)]))
+    assert not summed(lambda x: ...)
+    assert capsys.readouterr().out.startswith("not solved yet: sum")
+    assert summed(lambda x: x)
+
+
+def test_an_answer_that_is_a_module_stays_one():
+    is_linear = exercise("module")(lambda net: iter([("itself", isinstance(net, torch.nn.Linear), True)]))
+    assert is_linear(torch.nn.Linear(1, 1))
+
+
 def test_an_error_in_the_students_code_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError):
         doubling(lambda x: x / 0)
