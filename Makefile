@@ -1,0 +1,47 @@
+# Everything here sets itself up: it needs Python 3.11 or newer with pip, and nothing else.
+#   make run [DATA=folder]   make lab   make test   make check   make help
+
+VENV := .venv
+PY := $(VENV)/bin/python
+OUT := build
+NOTEBOOKS := $(wildcard notebooks/*.ipynb) $(wildcard notebooks/solutions/*.ipynb)
+
+.PHONY: help run lab test check notebooks clean
+.DEFAULT_GOAL := help
+
+help: ## say what there is
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /	/' | while IFS="$$(printf '\t')" read -r name what; do \
+		printf '  make %-10s %s\n' "$$name" "$$what"; done
+
+run: $(VENV)/.run ## search a cell and write it, drawn, to build/ (DATA=folder: on your own images)
+	$(PY) -m nasedu run $(if $(DATA),--data "$(DATA)") --out "$(OUT)"
+
+lab: $(VENV)/.lab ## open the notebooks in JupyterLab
+	$(PY) -m jupyterlab notebooks
+
+# A cell that hangs ends after 120 s; conftest.py ends a notebook that takes too long as a whole.
+test: $(VENV)/.dev ## run the tests and every notebook, in the ci profile
+	NASEDU_PROFILE=ci $(PY) -m pytest tests notebooks \
+		--nbval-lax --nbval-current-env --nbval-cell-timeout=120 --nbval-sanitize-with tests/nbval.cfg
+
+check: $(VENV)/.dev ## ruff and mypy
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+notebooks: $(VENV)/.dev ## run every notebook in place, in the laptop profile (for maintainers)
+	NASEDU_PROFILE=laptop $(PY) tools/notebooks.py execute $(NOTEBOOKS)
+
+clean: ## remove what runs leave behind; the environment in .venv stays
+	rm -rf build notebooks/build notebooks/solutions/build .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find nasedu tests tools notebooks benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+
+# ---- set-up: one environment, grown as far as a target needs it
+
+$(VENV)/.run: EXTRAS :=
+$(VENV)/.lab: EXTRAS := [notebooks]
+$(VENV)/.dev: EXTRAS := [dev,notebooks]
+
+$(VENV)/.run $(VENV)/.lab $(VENV)/.dev: pyproject.toml
+	@sh tools/setup.sh "$(VENV)" ".$(EXTRAS)"
+	@touch $@
