@@ -1,0 +1,169 @@
+"""What holds the project together: one direction of imports, docstrings, files that say the same."""
+
+from __future__ import annotations
+
+import ast
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "nasedu"
+
+# The modules in the one order of design.md; each imports only from those before it.
+# fmt: off
+MODULES = [
+    "ops", "choice", "genotype", "cells", "network", "shapes", "images", "download", "data", "training",
+    "hypergrad", "darts", "enas", "baselines", "truth", "recorded",
+    "drawing", "draw", "plots", "widgets", "check", "profiles", "cli",
+]
+# fmt: on
+LEAVES = {"drawing", "draw", "plots", "widgets", "check"}
+
+PYTHON = sorted(
+    p for folder in ("nasedu", "tests", "tools", "benchmarks") for p in (ROOT / folder).rglob("*.py")
+)
+SOURCES = [path for path in PYTHON if path.is_relative_to(PACKAGE)]
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def module(path: Path) -> str:
+    """Name the module of the list that a file belongs to: a folder, such as check/, is one module."""
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def imports(path: Path) -> set[str]:
+    """Name the modules of this package that a file imports, at its top or inside a function."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [
+                "nasedu." + (f"{node.module}." if node.module else "") + alias.name for alias in node.names
+            ]
+        else:
+            continue
+        found |= {part.split(".")[1] for part in names if part.startswith("nasedu.")}
+    return found
+
+
+# ---- the package
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name)
+def test_modules_import_only_from_those_above(path):
+    here = module(path)
+    if here in {"__init__", "__main__"}:
+        return
+    assert here in MODULES, (
+        f"{name(path)} is new: add it to MODULES in {name(Path(__file__))}, where it belongs"
+    )
+    for used in imports(path) - {here}:
+        assert used in MODULES, (
+            f"{name(path)} imports {used} from nasedu itself: import from the module that has it"
+        )
+        assert MODULES.index(used) < MODULES.index(here), f"{here} imports {used}, which comes after it"
+        assert used not in LEAVES or here in LEAVES | {"cli"}, f"{here} imports the leaf {used}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name)
+def test_every_public_name_has_a_docstring(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    assert ast.get_docstring(tree), f"{name(path)} does not say what it is"
+    scopes: list[ast.Module | ast.ClassDef] = [tree]
+    while scopes:
+        for node in scopes.pop().body:
+            if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_"):
+                assert ast.get_docstring(node), f"{name(path)}:{node.lineno}: {node.name} has no docstring"
+                if isinstance(node, ast.ClassDef):
+                    scopes.append(node)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name)
+def test_public_functions_have_type_hints(path):
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+            missing = [
+                a.arg
+                for a in node.args.posonlyargs + node.args.args + node.args.kwonlyargs
+                if not a.annotation
+            ]
+            assert not missing, f"{name(path)}:{node.lineno}: {node.name} does not say the type of {missing}"
+            assert node.returns, f"{name(path)}:{node.lineno}: {node.name} does not say what it returns"
+
+
+@pytest.mark.parametrize("path", PYTHON, ids=name)
+def test_a_file_can_be_read_in_one_sitting(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400, f"{name(path)} is too long: split it"
+
+
+def test_the_package_is_packaged_whole():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    folders = {str(path.parent.relative_to(ROOT)).replace("/", ".") for path in SOURCES}
+    assert folders == set(project["tool"]["setuptools"]["packages"])
+
+
+# ---- conda and pip
+
+
+CONDA_NAMES = {"torch": "pytorch", "graphviz": "python-graphviz"}
+# conda-forge has only 1.x of it, which brings no Graphviz along
+ONLY_PIP = {"pygraphviz"}
+
+
+def bounds(requirements: list[str]) -> dict[str, str]:
+    """Split 'name>=bound' into the two."""
+    return dict(requirement.replace(" ", "").split(">=") for requirement in requirements)
+
+
+def test_environment_yml_names_the_same_packages_as_pyproject():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = bounds(project["dependencies"] + sum(project["optional-dependencies"].values(), []))
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+    assert environment["channels"] == ["conda-forge"]
+    conda = bounds([line for line in environment["dependencies"] if isinstance(line, str) and line != "pip"])
+    (pip,) = (line["pip"] for line in environment["dependencies"] if isinstance(line, dict))
+    assert "--editable ." in pip
+    assert conda.pop("python") == project["requires-python"].removeprefix(">=")
+    assert bounds([line for line in pip if ">=" in line]) == {key: wanted[key] for key in ONLY_PIP}
+    assert conda == {CONDA_NAMES.get(k, k): v for k, v in wanted.items() if k not in ONLY_PIP}
+
+
+# ---- the papers around it
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_the_commands_a_page_names_are_there(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    targets = set(re.findall(r"(?m)^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8")))
+    named = set(re.findall(r"\bmake ([a-z]+)\b", "\n".join(re.findall(r"(?s)```.*?```|`[^`\n]+`", text))))
+    assert named and named <= targets, f"{page} names {named - targets}, which the Makefile does not have"
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_the_files_a_page_links_are_there(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", text):
+        assert (ROOT / target).exists(), f"{page} links to {target}, which is not there"
+
+
+def test_versions_agree():
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    changelog = re.search(r"(?m)^## (\d+\.\d+\.\d+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"))
+    assert citation["version"] == version
+    assert changelog and changelog[1] == version
+
+
+def test_ci_does_only_what_the_readme_tells():
+    lines = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "#!/usr/bin/env bash" and lines[1] == "set -euo pipefail" and lines[-1] == "make test"
