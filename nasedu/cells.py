@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nasedu.choice import Arch, LayerChoice
 from nasedu.genotype import Genotype, edges
-from nasedu.ops import PRIMITIVES, FactorizedReduce, Zero, make_op, relu_conv_bn
+from nasedu.ops import PRIMITIVES, FactorizedReduce, Zero, is_weightless, make_op, relu_conv_bn
 
 
 def _preprocess(c_prev_prev: int, c_prev: int, channels: int, reduction_prev: bool, affine: bool) -> nn.ModuleList:
@@ -43,18 +43,26 @@ class Cell(nn.Module):
         self.preprocess = _preprocess(c_prev_prev, c_prev, channels, reduction_prev, affine=False)
         self.zero = Zero(2 if reduction else 1)
         self.edges = nn.ModuleList()
+        shared: dict[tuple[str, int], nn.Module] = {}  # layers without weights: one for all edges out of a state
         for row, (source, node) in enumerate(edges(n_nodes)):
-            stride = 2 if reduction and source < 2 else 1
-            candidates = {name: make_op(name, channels, stride) for name in ops}
+            candidates = {}
+            for name in ops:
+                op = shared.get((name, source))
+                if op is None:
+                    op = make_op(name, channels, stride=2 if reduction and source < 2 else 1)
+                    if is_weightless(op):
+                        shared[name, source] = op
+                candidates[name] = op
             self.edges.append(LayerChoice(candidates, self.label, row, node))
 
     def forward(self, s0: Tensor, s1: Tensor, arch: Arch) -> Tensor:
         """(B, c_prev_prev, ., .), (B, c_prev, H, W) -> (B, n_nodes x channels, H, W), H and W halved in a reduction."""
         states = [self.preprocess[0](s0), self.preprocess[1](s1)]
-        for node in range(2, self.n_nodes + 2):
-            first = len(edges(node - 2))
-            total = sum(self.edges[first + source](states[source], arch) for source in range(node))
-            states.append(total if isinstance(total, Tensor) else self.zero(states[0]))  # int 0: no edge at all
+        memo: dict[nn.Module, Tensor] = {}
+        rows = iter(self.edges)
+        for _ in range(self.n_nodes):
+            total = sum(next(rows).weighted_sum(state, arch, memo) for state in states)
+            states.append(total if isinstance(total, Tensor) else self.zero(states[0]))  # the number 0: no edge at all
         return torch.cat(states[2:], dim=1)
 
 

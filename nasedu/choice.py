@@ -23,6 +23,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from nasedu.ops import Zero, is_weightless
+
 Arch = Mapping[str, Tensor]
 
 
@@ -94,12 +96,34 @@ class LayerChoice(_Point):
         """The names of the candidates, one per column."""
         return tuple(self.layers)
 
-    def forward(self, x: Tensor, arch: Arch) -> Tensor | int:
-        """Weigh and add; a row of zeros gives the int 0, which adds to any tensor."""
-        pairs = zip(self.weights(arch), self.layers.values(), strict=True)
-        return sum(
-            (w * layer(x) for w, layer in pairs if not (isinstance(w, float) and w == 0.0)),
-        )
+    def forward(self, x: Tensor, arch: Arch) -> Tensor:
+        """Weigh and add the candidates' outputs. Raises ArchError where the row is all zeros and no candidate is "none"."""
+        total = self.weighted_sum(x, arch, {})
+        if isinstance(total, Tensor):
+            return total
+        for layer in self.layers.values():
+            if isinstance(layer, Zero):
+                return layer(x)
+        raise ArchError(f"row {self.row} of {self.label!r} is all zeros: a layer must be chosen from {self.names}")
+
+    def weighted_sum(self, x: Tensor, arch: Arch, memo: dict[nn.Module, Tensor]) -> Tensor | int:
+        """As `forward`, but where nothing is run the answer is the number 0, which adds to any tensor.
+
+        A cell keeps in `memo` what its layers without weights (pools, identity) gave, since the edges out of one state
+        share these layers. Zeros ("none") are not added: the sum and its gradient are the same without them.
+        """
+        total: Tensor | int = 0
+        for weight, layer in zip(self.weights(arch), self.layers.values(), strict=True):
+            if isinstance(layer, Zero) or (isinstance(weight, float) and weight == 0.0):
+                continue
+            if layer in memo:
+                y = memo[layer]
+            else:
+                y = layer(x)
+                if is_weightless(layer):
+                    memo[layer] = y
+            total = total + weight * y
+        return total
 
 
 class InputChoice(_Point):

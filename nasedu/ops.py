@@ -54,6 +54,11 @@ def make_op(name: str, channels: int, stride: int = 1, search: bool = True) -> n
     return op
 
 
+def is_weightless(op: nn.Module) -> bool:
+    """Has the operation no weights to train, so that it gives the same for every edge out of a state?"""
+    return next(op.parameters(), None) is None
+
+
 class Zero(nn.Module):
     """The operation `none`: zeros of the shape that the other operations give, (B, C, H/stride, W/stride)."""
 

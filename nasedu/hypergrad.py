@@ -1,0 +1,193 @@
+"""Hypergradients: d L_val(w*(alpha), alpha) / d alpha, four ways.
+
+The bilevel problem (DARTS, arXiv:1806.09055, eq. 3-4) is: minimise L_val(w*(alpha), alpha) over alpha, where w*(alpha)
+minimises L_train(w, alpha) over w. The ways differ in what they put in the place of w*(alpha):
+
+    first_order   w itself, as if it did not depend on alpha (DARTS with xi = 0)
+    unrolled      one step of SGD from w; the second derivative in it by a finite difference (eq. 6-8)
+    exact         the same step, differentiated by autograd, with nothing approximated
+    implicit      w*(alpha) itself, by the implicit function theorem, if w is already there
+
+`train_loss(w, alpha)` and `val_loss(w, alpha)` are functions of two dicts of tensors; every answer is a dict like
+`alpha`. Nothing is changed in place and no `.grad` is touched.
+"""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+Tensors = Mapping[str, Tensor]
+Loss = Callable[[dict[str, Tensor], dict[str, Tensor]], Tensor]
+
+
+def first_order(val_loss: Loss, w: Tensors, alpha: Tensors) -> dict[str, Tensor]:
+    """grad_alpha L_val(w, alpha): the weights count as constant. DARTS, section 2.3 with xi = 0."""
+    alpha = _leaves(alpha)
+    return _grad(val_loss(_constants(w), alpha), alpha)
+
+
+def unrolled(
+    train_loss: Loss,
+    val_loss: Loss,
+    w: Tensors,
+    alpha: Tensors,
+    lr: float,
+    momentum: float = 0.0,
+    buffers: Tensors | None = None,
+    weight_decay: float = 0.0,
+    r: float = 1e-2,
+) -> dict[str, Tensor]:
+    """The hypergradient through one SGD step, by a finite difference. DARTS, eq. 6-8.
+
+        w' = w - lr (momentum b + grad_w L_train(w, alpha) + weight_decay w)
+        v  = grad_w' L_val(w', alpha)
+        H  = [grad_alpha L_train(w + eps v, alpha) - grad_alpha L_train(w - eps v, alpha)] / (2 eps),  eps = r / ||v||
+        answer = grad_alpha L_val(w', alpha) - lr H
+
+    `buffers` are the optimizer's momentum buffers b, a dict like `w` (a missing entry counts as zero). The error of H
+    is of order r^2 where L_train is smooth.
+    """
+    leaves = _leaves(w)
+    gradient = _grad(train_loss(leaves, _constants(alpha)), leaves)
+    stepped = _leaves(sgd_step(_constants(w), gradient, lr, momentum, buffers, weight_decay))
+
+    alpha = _leaves(alpha)
+    both = _grad(val_loss(stepped, alpha), {**_keyed("w", stepped), **_keyed("alpha", alpha)})
+    v = {name: both["w", name] for name in stepped}
+    norm = torch.sqrt(sum((t**2).sum() for t in v.values())).item()
+    if norm == 0.0:
+        return {name: both["alpha", name] for name in alpha}
+
+    eps = r / norm
+    plus = first_order(train_loss, {name: w[name].detach() + eps * v[name] for name in w}, alpha)
+    minus = first_order(train_loss, {name: w[name].detach() - eps * v[name] for name in w}, alpha)
+    return {name: both["alpha", name] - lr * (plus[name] - minus[name]) / (2 * eps) for name in alpha}
+
+
+def exact(
+    train_loss: Loss,
+    val_loss: Loss,
+    w: Tensors,
+    alpha: Tensors,
+    lr: float,
+    momentum: float = 0.0,
+    buffers: Tensors | None = None,
+    weight_decay: float = 0.0,
+    r: float = 1e-2,
+) -> dict[str, Tensor]:
+    """The same as `unrolled` with no approximation: autograd differentiates L_val(w'(alpha), alpha). DARTS, eq. 6.
+
+    It keeps the graph of grad_w L_train, so it costs about twice the memory. `r` is not used; it stands here so that
+    `exact` and `unrolled` can take each other's place.
+    """
+    w, alpha = _leaves(w), _leaves(alpha)
+    gradient = _grad(train_loss(w, alpha), w, create_graph=True)
+    stepped = sgd_step(w, gradient, lr, momentum, buffers, weight_decay)
+    return _grad(val_loss(stepped, alpha), alpha)
+
+
+def implicit(
+    train_loss: Loss,
+    val_loss: Loss,
+    w: Tensors,
+    alpha: Tensors,
+    method: str = "cg",
+    steps: int = 20,
+    lr: float = 0.1,
+) -> dict[str, Tensor]:
+    """The hypergradient at the solution, by the implicit function theorem (Lorraine, Vicol, Duvenaud, arXiv:1911.02590).
+
+        answer = grad_alpha L_val - (d^2 L_train / d alpha d w) q,    with  (d^2 L_train / d w^2) q = grad_w L_val
+
+    right where w minimises L_train(., alpha) and its Hessian is positive definite. `method="cg"` solves for q by
+    `steps` steps of conjugate gradients; `method="neumann"` sums lr (1 - lr Hessian)^k grad_w L_val for k < `steps`,
+    which is what differentiating through `steps` steps of SGD at the solution gives; lr must be below 2 / (largest
+    eigenvalue). Raises ValueError for another method, and where conjugate gradients meet a direction that bends down.
+    """
+    if method not in ("cg", "neumann"):
+        raise ValueError(f"method must be 'cg' or 'neumann', got {method!r}")
+    w, alpha = _leaves(w), _leaves(alpha)
+    both = _grad(val_loss(w, alpha), {**_keyed("w", w), **_keyed("alpha", alpha)})
+    v = {name: both["w", name] for name in w}
+    gradient = _grad(train_loss(w, alpha), w, create_graph=True)
+
+    def hessian(q: Tensors) -> dict[str, Tensor]:
+        return _grad(_dot(gradient, q), w, retain_graph=True)
+
+    q = _conjugate_gradients(hessian, v, steps) if method == "cg" else _neumann(hessian, v, steps, lr)
+    mixed = _grad(_dot(gradient, q), alpha)
+    return {name: both["alpha", name] - mixed[name] for name in alpha}
+
+
+def sgd_step(
+    w: Tensors, gradient: Tensors, lr: float, momentum: float, buffers: Tensors | None, weight_decay: float
+) -> dict[str, Tensor]:
+    """w - lr (momentum b + gradient + weight_decay w): one step of torch.optim.SGD as a formula, nothing in place."""
+    buffers = buffers or {}
+    stepped = {}
+    for name, value in w.items():
+        step = gradient[name] + weight_decay * value
+        if name in buffers:
+            step = step + momentum * buffers[name].detach()
+        stepped[name] = value - lr * step
+    return stepped
+
+
+def _conjugate_gradients(matvec: Callable[[Tensors], Tensors], b: Tensors, steps: int) -> dict[str, Tensor]:
+    x = {name: torch.zeros_like(t) for name, t in b.items()}
+    residual = direction = dict(b)
+    size = first = _dot(residual, residual)
+    for _ in range(steps):
+        if size <= 1e-28 * first:
+            break
+        product = matvec(direction)
+        bend = _dot(direction, product)
+        if bend <= 0:
+            raise ValueError(
+                f"conjugate gradients want a positive definite Hessian, but a direction has curvature {bend.item():.3g}; "
+                "train w to a minimum of L_train first"
+            )
+        step = size / bend
+        x = _add(x, step, direction)
+        residual = _add(residual, -step, product)
+        size, previous = _dot(residual, residual), size
+        direction = _add(residual, size / previous, direction)
+    return x
+
+
+def _neumann(matvec: Callable[[Tensors], Tensors], b: Tensors, steps: int, lr: float) -> dict[str, Tensor]:
+    term = dict(b)
+    total = {name: torch.zeros_like(t) for name, t in b.items()}
+    for _ in range(steps):
+        total = _add(total, lr, term)
+        term = _add(term, -lr, matvec(term))
+    return total
+
+
+def _leaves(tensors: Tensors) -> dict[str, Tensor]:
+    return {name: t.detach().requires_grad_() for name, t in tensors.items()}
+
+
+def _constants(tensors: Tensors) -> dict[str, Tensor]:
+    return {name: t.detach() for name, t in tensors.items()}
+
+
+def _keyed(kind: str, tensors: Tensors) -> dict[tuple[str, str], Tensor]:
+    return {(kind, name): t for name, t in tensors.items()}
+
+
+def _grad(loss: Tensor, inputs: Mapping, create_graph: bool = False, retain_graph: bool | None = None) -> dict:
+    """torch.autograd.grad for a dict; zeros for what the loss does not depend on."""
+    found = torch.autograd.grad(
+        loss, list(inputs.values()), create_graph=create_graph, retain_graph=retain_graph, materialize_grads=True
+    )
+    return dict(zip(inputs, found, strict=True))
+
+
+def _dot(a: Tensors, b: Tensors) -> Tensor:
+    return torch.stack([(a[name] * b[name]).sum() for name in a]).sum()
+
+
+def _add(a: Tensors, factor: Tensor | float, b: Tensors) -> dict[str, Tensor]:
+    return {name: a[name] + factor * b[name] for name in a}
