@@ -1,1 +1,14 @@
-"""nasedu: a course on neural architecture search."""
+"""nasedu: neural architecture search, built step by step. An architecture is a matrix; see the notebooks."""
+
+from nasedu.cells import Cell, DerivedCell
+from nasedu.choice import ArchError, InputChoice, LayerChoice, check_arch, choices, points, random_arch
+from nasedu.darts import DartsTrainer
+from nasedu.data import Augment, ImageDataset, batches, get_dataset
+from nasedu.derive import describe, discretise, read
+from nasedu.genotype import PUBLISHED, Genotype, GenotypeError, edges
+from nasedu.history import History
+from nasedu.network import CNN, Network, n_parameters, uniform_arch
+from nasedu.ops import PRIMITIVES, make_op, register
+from nasedu.training import Trainer, accuracy, batch_statistics, evaluate
+
+__version__ = "0.1.0"

@@ -1,7 +1,7 @@
 """Cells: a small directed acyclic graph of feature maps, stacked to make a network.
 
-A cell has two inputs, the outputs of the two cells before it, and `n_nodes` nodes. A node is the sum over its incoming
-edges; the cell's output is the concatenation of its nodes (DARTS, arXiv:1806.09055, section 2.1).
+A cell has two inputs, the outputs of the two cells before it, and `n_nodes` nodes. A node is the sum over its
+incoming edges; the cell's output is the concatenation of its nodes (DARTS, arXiv:1806.09055, section 2.1).
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,9 @@ from nasedu.genotype import Genotype, edges
 from nasedu.ops import PRIMITIVES, FactorizedReduce, Zero, is_weightless, make_op, relu_conv_bn
 
 
-def _preprocess(c_prev_prev: int, c_prev: int, channels: int, reduction_prev: bool, affine: bool) -> nn.ModuleList:
+def _preprocess(
+    c_prev_prev: int, c_prev: int, channels: int, reduction_prev: bool, affine: bool
+) -> nn.ModuleList:
     """Bring both inputs to `channels` channels and, if the cell before halved its map, to the same height and width."""
     first = FactorizedReduce if reduction_prev else relu_conv_bn
     return nn.ModuleList([first(c_prev_prev, channels, affine), relu_conv_bn(c_prev, channels, affine)])
@@ -23,8 +25,8 @@ def _preprocess(c_prev_prev: int, c_prev: int, channels: int, reduction_prev: bo
 class Cell(nn.Module):
     """A cell to be searched: on every edge a `LayerChoice` of all operations, labelled "normal" or "reduce".
 
-    Row e of `arch[label]` weighs the candidates of edge e, in the order of `genotype.edges(n_nodes)`. A row of zeros is
-    an edge that is not there, so this one matrix says both which layer and which inputs.
+    Row e of `arch[label]` weighs the candidates of edge e, in the order of `genotype.edges(n_nodes)`. A row
+    of zeros is an edge that is not there, so this one matrix says both which layer and which inputs.
     """
 
     def __init__(
@@ -43,7 +45,9 @@ class Cell(nn.Module):
         self.preprocess = _preprocess(c_prev_prev, c_prev, channels, reduction_prev, affine=False)
         self.zero = Zero(2 if reduction else 1)
         self.edges = nn.ModuleList()
-        shared: dict[tuple[str, int], nn.Module] = {}  # layers without weights: one for all edges out of a state
+        shared: dict[
+            tuple[str, int], nn.Module
+        ] = {}  # layers without weights: one for all edges out of a state
         for row, (source, node) in enumerate(edges(n_nodes)):
             candidates = {}
             for name in ops:
@@ -62,7 +66,9 @@ class Cell(nn.Module):
         rows = iter(self.edges)
         for _ in range(self.n_nodes):
             total = sum(next(rows).weighted_sum(state, arch, memo) for state in states)
-            states.append(total if isinstance(total, Tensor) else self.zero(states[0]))  # the number 0: no edge at all
+            states.append(
+                total if isinstance(total, Tensor) else self.zero(states[0])
+            )  # the number 0: no edge at all
         return torch.cat(states[2:], dim=1)
 
 

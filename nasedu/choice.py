@@ -1,12 +1,13 @@
 """The two decision points of a search space, and the architecture that decides them.
 
-An architecture is a dict of matrices, label -> (rows, columns). A `LayerChoice` weighs candidate layers with one row of
-the matrix of its label, an `InputChoice` weighs candidate inputs. Both take the architecture as an argument:
+An architecture is a dict of matrices, label -> (rows, columns). A `LayerChoice` weighs candidate layers with
+one row of the matrix of its label, an `InputChoice` weighs candidate inputs. Both take the architecture as an
+argument:
 
     class Net(nn.Module):
         def __init__(self):
-            super().__init__()
-            self.conv = LayerChoice({"3x3": nn.Conv2d(3, 8, 3, padding=1), "5x5": nn.Conv2d(3, 8, 5, padding=2)}, "conv")
+            super().__init__() self.conv = LayerChoice({"3x3": nn.Conv2d(3, 8, 3, padding=1), "5x5":
+            nn.Conv2d(3, 8, 5, padding=2)}, "conv")
 
         def forward(self, x, arch):
             return self.conv(x, arch)
@@ -14,8 +15,8 @@ the matrix of its label, an `InputChoice` weighs candidate inputs. Both take the
     choices(Net())                                       # {"conv": (1, 2)}
     Net()(x, {"conv": torch.tensor([[0.3, 0.7]])})       # 0.3 conv3x3(x) + 0.7 conv5x5(x)
 
-Points that share a label and a row share their weights: in a DARTS supernet every normal cell has 14 `LayerChoice`s
-with the label "normal", one per row.
+Points that share a label and a row share their weights: in a DARTS supernet every normal cell has 14
+`LayerChoice`s with the label "normal", one per row.
 """
 
 from collections.abc import Mapping, Sequence
@@ -52,8 +53,8 @@ class _Point(nn.Module):
     def weights(self, arch: Arch) -> Sequence[Tensor | float]:
         """This point's weights, one per candidate.
 
-        Where the row wants a gradient they are tensors, and all of them matter: a weight of zero has a derivative too.
-        Where it does not they are plain numbers, and a zero can be left out.
+        Where the row wants a gradient they are tensors, and all of them matter: a weight of zero has a
+        derivative too. Where it does not they are plain numbers, and a zero can be left out.
         """
         if self.label not in arch:
             raise ArchError(f"the architecture lacks the label {self.label!r}; it has {sorted(arch)}")
@@ -70,10 +71,10 @@ class _Point(nn.Module):
 class LayerChoice(_Point):
     """Which layer? The sum of the candidates' outputs, each times its weight in row `row` of `arch[label]`.
 
-    Candidates are a mapping name -> module or a sequence of modules (then named "0", "1", ...); their outputs must have
-    one shape. A candidate of weight zero is not run, unless the row wants a gradient. `node` groups the rows of a cell:
-    of all rows with the same node only two stay in a derived cell (None: the row stands alone, and one candidate stays).
-    DARTS, arXiv:1806.09055, eq. 2.
+    Candidates are a mapping name -> module or a sequence of modules (then named "0", "1", ...); their outputs
+    must have one shape. A candidate of weight zero is not run, unless the row wants a gradient. `node` groups
+    the rows of a cell: of all rows with the same node only two stay in a derived cell (None: the row stands
+    alone, and one candidate stays). DARTS, arXiv:1806.09055, eq. 2.
     """
 
     def __init__(
@@ -104,13 +105,16 @@ class LayerChoice(_Point):
         for layer in self.layers.values():
             if isinstance(layer, Zero):
                 return layer(x)
-        raise ArchError(f"row {self.row} of {self.label!r} is all zeros: a layer must be chosen from {self.names}")
+        raise ArchError(
+            f"row {self.row} of {self.label!r} is all zeros: a layer must be chosen from {self.names}"
+        )
 
     def weighted_sum(self, x: Tensor, arch: Arch, memo: dict[nn.Module, Tensor]) -> Tensor | int:
         """As `forward`, but where nothing is run the answer is the number 0, which adds to any tensor.
 
-        A cell keeps in `memo` what its layers without weights (pools, identity) gave, since the edges out of one state
-        share these layers. Zeros ("none") are not added: the sum and its gradient are the same without them.
+        A cell keeps in `memo` what its layers without weights (pools, identity) gave, since the edges out of
+        one state share these layers. Zeros ("none") are not added: the sum and its gradient are the same
+        without them.
         """
         total: Tensor | int = 0
         for weight, layer in zip(self.weights(arch), self.layers.values(), strict=True):
@@ -129,8 +133,9 @@ class LayerChoice(_Point):
 class InputChoice(_Point):
     """Which inputs? The sum of the inputs, each times its weight in row `row` of `arch[label]`.
 
-    `n_chosen` of the `n_candidates` inputs stay in a derived architecture; None leaves the number open (none at all is
-    allowed, and gives zeros), as the skip connections of ENAS's macro space want it (arXiv:1802.03268, section 2.3).
+    `n_chosen` of the `n_candidates` inputs stay in a derived architecture; None leaves the number open (none
+    at all is allowed, and gives zeros), as the skip connections of ENAS's macro space want it
+    (arXiv:1802.03268, section 2.3).
     """
 
     def __init__(self, n_candidates: int, n_chosen: int | None = 1, label: str = "", row: int = 0):
@@ -150,7 +155,9 @@ class InputChoice(_Point):
     def forward(self, inputs: Sequence[Tensor], arch: Arch) -> Tensor:
         """Weigh and add `inputs`, tensors of one shape; where nothing is chosen the answer is zeros of that shape."""
         if len(inputs) != self.n_candidates:
-            raise ArchError(f"the InputChoice {self.label!r} wants {self.n_candidates} inputs, got {len(inputs)}")
+            raise ArchError(
+                f"the InputChoice {self.label!r} wants {self.n_candidates} inputs, got {len(inputs)}"
+            )
         pairs = zip(self.weights(arch), inputs, strict=True)
         total = sum(w * x for w, x in pairs if not (isinstance(w, float) and w == 0.0))
         return total if isinstance(total, Tensor) else torch.zeros_like(inputs[0])
@@ -159,8 +166,8 @@ class InputChoice(_Point):
 def points(model: nn.Module) -> dict[str, list[LayerChoice | InputChoice]]:
     """The decision points of a model: label -> one point per row, in the order of the rows.
 
-    Points that share label and row share a decision, so the first of them stands for all. Raises ArchError where they
-    do not agree on their candidates, or where a row is missing.
+    Points that share label and row share a decision, so the first of them stands for all. Raises ArchError
+    where they do not agree on their candidates, or where a row is missing.
     """
     found: dict[str, dict[int, LayerChoice | InputChoice]] = {}
     for module in model.modules():
@@ -169,14 +176,20 @@ def points(model: nn.Module) -> dict[str, list[LayerChoice | InputChoice]]:
         rows = found.setdefault(module.label, {})
         first = rows.setdefault(module.row, module)
         other = next(iter(rows.values()))
-        if type(first) is not type(module) or first.names != module.names or len(other.names) != len(module.names):
+        if (
+            type(first) is not type(module)
+            or first.names != module.names
+            or len(other.names) != len(module.names)
+        ):
             raise ArchError(
                 f"the points that share the label {module.label!r} must agree: one has the candidates "
                 f"{other.names}, another {module.names}; give them different labels"
             )
     for label, rows in found.items():
         if sorted(rows) != list(range(len(rows))):
-            raise ArchError(f"the rows of {label!r} must count 0, 1, 2, ... without a gap, got {sorted(rows)}")
+            raise ArchError(
+                f"the rows of {label!r} must count 0, 1, 2, ... without a gap, got {sorted(rows)}"
+            )
     return {label: [rows[i] for i in range(len(rows))] for label, rows in found.items()}
 
 
@@ -193,7 +206,9 @@ def check_arch(shapes: Mapping[str, tuple[int, int]], arch: Arch) -> None:
         matrix = arch[label]
         if not isinstance(matrix, Tensor) or tuple(matrix.shape) != tuple(shape):
             got = tuple(matrix.shape) if isinstance(matrix, Tensor) else type(matrix).__name__
-            raise ArchError(f"the architecture's matrix {label!r} must be a tensor of shape {tuple(shape)}, got {got}")
+            raise ArchError(
+                f"the architecture's matrix {label!r} must be a tensor of shape {tuple(shape)}, got {got}"
+            )
         if not bool(torch.isfinite(matrix.detach()).all()):
             raise ArchError(f"the architecture's matrix {label!r} holds numbers that are not finite")
 
@@ -201,8 +216,9 @@ def check_arch(shapes: Mapping[str, tuple[int, int]], arch: Arch) -> None:
 def random_arch(model: nn.Module, generator: torch.Generator | None = None) -> dict[str, Tensor]:
     """Draw an architecture uniformly, as zeros and ones (float32, on the CPU).
 
-    A plain `LayerChoice` gets one candidate; a node of a cell gets two different inputs, each with one operation other
-    than "none"; an `InputChoice` gets `n_chosen` inputs, or a coin flip for each where the number is open.
+    A plain `LayerChoice` gets one candidate; a node of a cell gets two different inputs, each with one
+    operation other than "none"; an `InputChoice` gets `n_chosen` inputs, or a coin flip for each where the
+    number is open.
     """
 
     def pick(n: int, k: int) -> list[int]:

@@ -1,15 +1,15 @@
 """Hypergradients: d L_val(w*(alpha), alpha) / d alpha, four ways.
 
-The bilevel problem (DARTS, arXiv:1806.09055, eq. 3-4) is: minimise L_val(w*(alpha), alpha) over alpha, where w*(alpha)
-minimises L_train(w, alpha) over w. The ways differ in what they put in the place of w*(alpha):
+The bilevel problem (DARTS, arXiv:1806.09055, eq. 3-4) is: minimise L_val(w*(alpha), alpha) over alpha, where
+w*(alpha) minimises L_train(w, alpha) over w. The ways differ in what they put in the place of w*(alpha):
 
     first_order   w itself, as if it did not depend on alpha (DARTS with xi = 0)
     unrolled      one step of SGD from w; the second derivative in it by a finite difference (eq. 6-8)
     exact         the same step, differentiated by autograd, with nothing approximated
     implicit      w*(alpha) itself, by the implicit function theorem, if w is already there
 
-`train_loss(w, alpha)` and `val_loss(w, alpha)` are functions of two dicts of tensors; every answer is a dict like
-`alpha`. Nothing is changed in place and no `.grad` is touched.
+`train_loss(w, alpha)` and `val_loss(w, alpha)` are functions of two dicts of tensors; every answer is a dict
+like `alpha`. Nothing is changed in place and no `.grad` is touched.
 """
 
 from collections.abc import Callable, Mapping
@@ -40,13 +40,12 @@ def unrolled(
 ) -> dict[str, Tensor]:
     """The hypergradient through one SGD step, by a finite difference. DARTS, eq. 6-8.
 
-        w' = w - lr (momentum b + grad_w L_train(w, alpha) + weight_decay w)
-        v  = grad_w' L_val(w', alpha)
-        H  = [grad_alpha L_train(w + eps v, alpha) - grad_alpha L_train(w - eps v, alpha)] / (2 eps),  eps = r / ||v||
-        answer = grad_alpha L_val(w', alpha) - lr H
+        w' = w - lr (momentum b + grad_w L_train(w, alpha) + weight_decay w) v  = grad_w' L_val(w', alpha) H
+        = [grad_alpha L_train(w + eps v, alpha) - grad_alpha L_train(w - eps v, alpha)] / (2 eps),  eps = r /
+        ||v|| answer = grad_alpha L_val(w', alpha) - lr H
 
-    `buffers` are the optimizer's momentum buffers b, a dict like `w` (a missing entry counts as zero). The error of H
-    is of order r^2 where L_train is smooth.
+    `buffers` are the optimizer's momentum buffers b, a dict like `w` (a missing entry counts as zero). The
+    error of H is of order r^2 where L_train is smooth.
     """
     leaves = _leaves(w)
     gradient = _grad(train_loss(leaves, _constants(alpha)), leaves)
@@ -78,8 +77,8 @@ def exact(
 ) -> dict[str, Tensor]:
     """The same as `unrolled` with no approximation: autograd differentiates L_val(w'(alpha), alpha). DARTS, eq. 6.
 
-    It keeps the graph of grad_w L_train, so it costs about twice the memory. `r` is not used; it stands here so that
-    `exact` and `unrolled` can take each other's place.
+    It keeps the graph of grad_w L_train, so it costs about twice the memory. `r` is not used; it stands here
+    so that `exact` and `unrolled` can take each other's place.
     """
     w, alpha = _leaves(w), _leaves(alpha)
     gradient = _grad(train_loss(w, alpha), w, create_graph=True)
@@ -98,12 +97,14 @@ def implicit(
 ) -> dict[str, Tensor]:
     """The hypergradient at the solution, by the implicit function theorem (Lorraine, Vicol, Duvenaud, arXiv:1911.02590).
 
-        answer = grad_alpha L_val - (d^2 L_train / d alpha d w) q,    with  (d^2 L_train / d w^2) q = grad_w L_val
+        answer = grad_alpha L_val - (d^2 L_train / d alpha d w) q,    with  (d^2 L_train / d w^2) q = grad_w
+        L_val
 
-    right where w minimises L_train(., alpha) and its Hessian is positive definite. `method="cg"` solves for q by
-    `steps` steps of conjugate gradients; `method="neumann"` sums lr (1 - lr Hessian)^k grad_w L_val for k < `steps`,
-    which is what differentiating through `steps` steps of SGD at the solution gives; lr must be below 2 / (largest
-    eigenvalue). Raises ValueError for another method, and where conjugate gradients meet a direction that bends down.
+    right where w minimises L_train(., alpha) and its Hessian is positive definite. `method="cg"` solves for q
+    by `steps` steps of conjugate gradients; `method="neumann"` sums lr (1 - lr Hessian)^k grad_w L_val for k
+    < `steps`, which is what differentiating through `steps` steps of SGD at the solution gives; lr must be
+    below 2 / (largest eigenvalue). Raises ValueError for another method, and where conjugate gradients meet a
+    direction that bends down.
     """
     if method not in ("cg", "neumann"):
         raise ValueError(f"method must be 'cg' or 'neumann', got {method!r}")
@@ -177,10 +178,16 @@ def _keyed(kind: str, tensors: Tensors) -> dict[tuple[str, str], Tensor]:
     return {(kind, name): t for name, t in tensors.items()}
 
 
-def _grad(loss: Tensor, inputs: Mapping, create_graph: bool = False, retain_graph: bool | None = None) -> dict:
+def _grad(
+    loss: Tensor, inputs: Mapping, create_graph: bool = False, retain_graph: bool | None = None
+) -> dict:
     """torch.autograd.grad for a dict; zeros for what the loss does not depend on."""
     found = torch.autograd.grad(
-        loss, list(inputs.values()), create_graph=create_graph, retain_graph=retain_graph, materialize_grads=True
+        loss,
+        list(inputs.values()),
+        create_graph=create_graph,
+        retain_graph=retain_graph,
+        materialize_grads=True,
     )
     return dict(zip(inputs, found, strict=True))
 

@@ -1,11 +1,12 @@
 """The candidate operations of a cell, by name.
 
-Every operation maps a feature map of shape (B, C, H, W) to (B, C, H/stride, W/stride), so that any of them fits on any
-edge. The names and their order are those of DARTS (Liu, Simonyan, Yang 2019, arXiv:1806.09055, section 3.1).
+Every operation maps a feature map of shape (B, C, H, W) to (B, C, H/stride, W/stride), so that any of them
+fits on any edge. The names and their order are those of DARTS (Liu, Simonyan, Yang 2019, arXiv:1806.09055,
+section 3.1).
 
-An operation exists in two forms. In the *search*, its batch norms have no scale and shift (a scale would let a large
-weight undo a small alpha) and a pool is followed by a batch norm, so that all candidates arrive in the sum at the same
-size. In the *derived* network batch norms are affine and a pool is just a pool.
+An operation exists in two forms. In the *search*, its batch norms have no scale and shift (a scale would let
+a large weight undo a small alpha) and a pool is followed by a batch norm, so that all candidates arrive in
+the sum at the same size. In the *derived* network batch norms are affine and a pool is just a pool.
 """
 
 from collections.abc import Callable
@@ -43,11 +44,13 @@ def register(name: str) -> Callable[[Factory], Factory]:
 def make_op(name: str, channels: int, stride: int = 1, search: bool = True) -> nn.Module:
     """Build the operation `name` for feature maps with `channels` channels.
 
-    `search=True` gives the supernet's form (batch norm without affine, batch norm after a pool), `search=False` the
-    derived network's. Raises KeyError for an unknown name.
+    `search=True` gives the supernet's form (batch norm without affine, batch norm after a pool),
+    `search=False` the derived network's. Raises KeyError for an unknown name.
     """
     if name not in _REGISTRY:
-        raise KeyError(f"unknown operation {name!r}; known are {', '.join(sorted(_REGISTRY))}; add one with ops.register")
+        raise KeyError(
+            f"unknown operation {name!r}; known are {', '.join(sorted(_REGISTRY))}; add one with ops.register"
+        )
     op = _REGISTRY[name](channels, stride, not search)
     if search and "pool" in name:
         return nn.Sequential(op, nn.BatchNorm2d(channels, affine=False))
@@ -77,7 +80,9 @@ class FactorizedReduce(nn.Module):
     def __init__(self, c_in: int, c_out: int, affine: bool):
         super().__init__()
         if c_out % 2:
-            raise ValueError(f"FactorizedReduce makes two halves, so it wants an even number of channels, got {c_out}")
+            raise ValueError(
+                f"FactorizedReduce makes two halves, so it wants an even number of channels, got {c_out}"
+            )
         self.relu = nn.ReLU()
         self.conv_1 = nn.Conv2d(c_in, c_out // 2, 1, stride=2, bias=False)
         self.conv_2 = nn.Conv2d(c_in, c_out // 2, 1, stride=2, bias=False)
@@ -96,7 +101,9 @@ class FactorizedReduce(nn.Module):
 
 def relu_conv_bn(c_in: int, c_out: int, affine: bool) -> nn.Sequential:
     """ReLU, 1x1 convolution, batch norm: brings a cell's input to the cell's own number of channels."""
-    return nn.Sequential(nn.ReLU(), nn.Conv2d(c_in, c_out, 1, bias=False), nn.BatchNorm2d(c_out, affine=affine))
+    return nn.Sequential(
+        nn.ReLU(), nn.Conv2d(c_in, c_out, 1, bias=False), nn.BatchNorm2d(c_out, affine=affine)
+    )
 
 
 def _depthwise_pointwise(c: int, kernel: int, stride: int, dilation: int, affine: bool) -> list[nn.Module]:
@@ -123,7 +130,9 @@ def _dil_conv(kernel: int) -> Factory:
 
 register("none")(lambda c, stride, affine: Zero(stride))
 register("max_pool_3x3")(lambda c, stride, affine: nn.MaxPool2d(3, stride, padding=1))
-register("avg_pool_3x3")(lambda c, stride, affine: nn.AvgPool2d(3, stride, padding=1, count_include_pad=False))
+register("avg_pool_3x3")(
+    lambda c, stride, affine: nn.AvgPool2d(3, stride, padding=1, count_include_pad=False)
+)
 register("skip_connect")(
     lambda c, stride, affine: nn.Identity() if stride == 1 else FactorizedReduce(c, c, affine)
 )

@@ -1,0 +1,78 @@
+"""History: what a run measured, one line for each epoch, as JSON."""
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+FORMAT = "nasedu-history"
+
+
+class HistoryError(ValueError):
+    """A text is not a history; the message says why."""
+
+
+@dataclass
+class History:
+    """`epochs` holds a dict for each finished epoch: "epoch" (from 1), "lr", losses, metrics, and for a search "arch".
+
+    `seconds` is the time that the steps took, all together; it differs from run to run, so it does not count when two
+    histories are compared.
+    """
+
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+    seconds: float = field(default=0.0, compare=False)
+
+    def __len__(self) -> int:
+        """The number of finished epochs."""
+        return len(self.epochs)
+
+    def column(self, name: str) -> list[Any]:
+        """The values of `name`, one for each epoch. Raises KeyError, with the names there are, for an unknown one."""
+        for line in self.epochs:
+            if name not in line:
+                raise KeyError(f"epoch {line.get('epoch')} has no {name!r}; it has {', '.join(line)}")
+        return [line[name] for line in self.epochs]
+
+    def __repr__(self) -> str:
+        """One line: how many epochs, and the numbers of the last."""
+        if not self.epochs:
+            return "History(no finished epoch)"
+        last = ", ".join(f"{k}={v:.4g}" for k, v in self.epochs[-1].items() if isinstance(v, float))
+        return f"History({len(self)} epochs, {self.seconds:.0f} s; last: {last})"
+
+    def to_json(self) -> str:
+        """The history as JSON text; numbers keep all their digits."""
+        return json.dumps({"format": FORMAT, "version": 1, "seconds": self.seconds, "epochs": self.epochs})
+
+    @classmethod
+    def from_json(cls, text: str) -> "History":
+        """Read what `to_json` wrote. Raises HistoryError for anything else."""
+        try:
+            data = json.loads(text)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise HistoryError(f"a history is JSON text, and this is not: {error}") from error
+        if not isinstance(data, dict) or data.get("format") != FORMAT or data.get("version") != 1:
+            raise HistoryError(f'a history is a JSON object that says "format": "{FORMAT}", "version": 1')
+        epochs, seconds = data.get("epochs"), data.get("seconds")
+        if not isinstance(epochs, list) or not all(isinstance(line, dict) for line in epochs):
+            raise HistoryError(f"a history's epochs are a list of objects, got {str(epochs):.80}")
+        if not isinstance(seconds, int | float):
+            raise HistoryError(f"a history's seconds are a number, got {seconds!r}")
+        return cls(epochs, float(seconds))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the JSON text to `path`, whole or not at all."""
+        path = Path(path)
+        temporary = path.with_name(path.name + ".part")
+        temporary.write_text(self.to_json() + "\n", encoding="utf-8")
+        os.replace(temporary, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "History":
+        """Read a file that `save` wrote."""
+        try:
+            return cls.from_json(Path(path).read_text(encoding="utf-8"))
+        except (HistoryError, UnicodeDecodeError) as error:
+            raise HistoryError(f"{path}: {error}") from error
