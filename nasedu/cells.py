@@ -4,20 +4,21 @@ A cell has two inputs, the outputs of the two cells before it, and `n_nodes` nod
 incoming edges; the cell's output is the concatenation of its nodes (DARTS, arXiv:1806.09055, section 2.1).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from nasedu.choice import Arch, LayerChoice
 from nasedu.genotype import Genotype, edges
-from nasedu.ops import PRIMITIVES, FactorizedReduce, Zero, is_weightless, make_op, relu_conv_bn
+from nasedu.ops import PRIMITIVES, FactorizedReduce, Zero, make_op, relu_conv_bn
 
 
 def _preprocess(
     c_prev_prev: int, c_prev: int, channels: int, reduction_prev: bool, affine: bool
 ) -> nn.ModuleList:
-    """Bring both inputs to `channels` channels and, if the cell before halved its map, to the same height and width."""
+    """Bring both inputs to `channels` channels and one size; they differ after a reduction cell."""
     first = FactorizedReduce if reduction_prev else relu_conv_bn
     return nn.ModuleList([first(c_prev_prev, channels, affine), relu_conv_bn(c_prev, channels, affine)])
 
@@ -45,30 +46,19 @@ class Cell(nn.Module):
         self.preprocess = _preprocess(c_prev_prev, c_prev, channels, reduction_prev, affine=False)
         self.zero = Zero(2 if reduction else 1)
         self.edges = nn.ModuleList()
-        shared: dict[
-            tuple[str, int], nn.Module
-        ] = {}  # layers without weights: one for all edges out of a state
         for row, (source, node) in enumerate(edges(n_nodes)):
-            candidates = {}
-            for name in ops:
-                op = shared.get((name, source))
-                if op is None:
-                    op = make_op(name, channels, stride=2 if reduction and source < 2 else 1)
-                    if is_weightless(op):
-                        shared[name, source] = op
-                candidates[name] = op
+            stride = 2 if reduction and source < 2 else 1
+            candidates = {name: make_op(name, channels, stride) for name in ops}
             self.edges.append(LayerChoice(candidates, self.label, row, node))
 
     def forward(self, s0: Tensor, s1: Tensor, arch: Arch) -> Tensor:
-        """(B, c_prev_prev, ., .), (B, c_prev, H, W) -> (B, n_nodes x channels, H, W), H and W halved in a reduction."""
+        """(B, c_prev_prev, ., .), (B, c_prev, H, W) -> (B, n_nodes x channels, H, W); reduction: H/2, W/2."""
         states = [self.preprocess[0](s0), self.preprocess[1](s1)]
-        memo: dict[nn.Module, Tensor] = {}
-        rows = iter(self.edges)
+        rows = cast(Iterator[LayerChoice], iter(self.edges))
         for _ in range(self.n_nodes):
-            total = sum(next(rows).weighted_sum(state, arch, memo) for state in states)
-            states.append(
-                total if isinstance(total, Tensor) else self.zero(states[0])
-            )  # the number 0: no edge at all
+            total = sum(next(rows).weighted_sum(state, arch) for state in states)
+            # The sum is the number 0 where the node has no edge at all.
+            states.append(total if isinstance(total, Tensor) else self.zero(states[0]))
         return torch.cat(states[2:], dim=1)
 
 
@@ -94,7 +84,7 @@ class DerivedCell(nn.Module):
         )
 
     def forward(self, s0: Tensor, s1: Tensor, drop_path: float = 0.0) -> Tensor:
-        """As `Cell.forward`; `drop_path` is the probability with which, in training, a path is left out of an image."""
+        """As `Cell.forward`; in training paths, but no identity, are dropped with probability `drop_path`."""
         states, ops = [self.preprocess[0](s0), self.preprocess[1](s1)], iter(self.ops)
         for pairs in self.nodes:
             paths = []
@@ -108,10 +98,12 @@ class DerivedCell(nn.Module):
 
 
 def drop(x: Tensor, probability: float) -> Tensor:
-    """Drop path: zero whole images of (B, C, H, W) with `probability`, and scale the rest so that the mean stays.
+    """Drop path: zero each image of (B, C, H, W) with `probability`, and scale the rest to keep the mean.
 
     Larsson, Maire, Shakhnarovich 2017 (FractalNet, arXiv:1605.07648), in the form DARTS uses.
     """
+    if not 0.0 <= probability < 1.0:
+        raise ValueError(f"drop path wants a probability from 0 up to, not including, 1, got {probability}")
     keep = 1.0 - probability
     mask = torch.empty(x.shape[0], 1, 1, 1, device=x.device, dtype=x.dtype).bernoulli_(keep)
     return x * mask / keep

@@ -6,8 +6,9 @@ argument:
 
     class Net(nn.Module):
         def __init__(self):
-            super().__init__() self.conv = LayerChoice({"3x3": nn.Conv2d(3, 8, 3, padding=1), "5x5":
-            nn.Conv2d(3, 8, 5, padding=2)}, "conv")
+            super().__init__()
+            candidates = {"3x3": nn.Conv2d(3, 8, 3, padding=1), "5x5": nn.Conv2d(3, 8, 5, padding=2)}
+            self.conv = LayerChoice(candidates, "conv")
 
         def forward(self, x, arch):
             return self.conv(x, arch)
@@ -23,8 +24,10 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.forward_ad import unpack_dual
+from torch.func import debug_unwrap
 
-from nasedu.ops import Zero, is_weightless
+from nasedu.ops import Zero
 
 Arch = Mapping[str, Tensor]
 
@@ -53,28 +56,45 @@ class _Point(nn.Module):
     def weights(self, arch: Arch) -> Sequence[Tensor | float]:
         """This point's weights, one per candidate.
 
-        Where the row wants a gradient they are tensors, and all of them matter: a weight of zero has a
-        derivative too. Where it does not they are plain numbers, and a zero can be left out.
+        Where the row is being differentiated they are tensors, and all of them matter: a weight of zero has a
+        derivative too. Where it is not they are plain numbers, and a zero can be left out.
         """
         if self.label not in arch:
             raise ArchError(f"the architecture lacks the label {self.label!r}; it has {sorted(arch)}")
         matrix = arch[self.label]
-        if matrix.ndim != 2 or matrix.shape[0] <= self.row or matrix.shape[1] != len(self.names):
+        shape = _shape(matrix)
+        if isinstance(shape, str) or len(shape) != 2 or shape[0] <= self.row or shape[1] != len(self.names):
             raise ArchError(
-                f"the architecture's matrix {self.label!r} has shape {tuple(matrix.shape)}; this point wants row "
-                f"{self.row} of a matrix with {len(self.names)} columns ({', '.join(self.names)})"
+                f"this point wants row {self.row} of a matrix with {len(self.names)} columns "
+                f"({', '.join(self.names)}) as arch[{self.label!r}], got {shape}"
             )
         row = matrix[self.row]
-        return row.unbind() if row.requires_grad else row.tolist()
+        if row.requires_grad or _is_transformed(matrix):
+            return row.unbind()
+        return [float(weight) for weight in row.tolist()]
+
+
+def _is_transformed(matrix: Tensor) -> bool:
+    """Is `matrix` inside a transform of torch.func, or does it carry a forward-mode tangent?
+
+    There `requires_grad` can be False for a tensor that is being differentiated, as in an inner `grad` over
+    the weights while an outer one differentiates the architecture.
+    """
+    return debug_unwrap(matrix) is not matrix or unpack_dual(matrix).tangent is not None
+
+
+def _shape(matrix: object) -> tuple[int, ...] | str:
+    """The shape of a tensor, the name of the type of anything else."""
+    return tuple(matrix.shape) if isinstance(matrix, Tensor) else type(matrix).__name__
 
 
 class LayerChoice(_Point):
     """Which layer? The sum of the candidates' outputs, each times its weight in row `row` of `arch[label]`.
 
     Candidates are a mapping name -> module or a sequence of modules (then named "0", "1", ...); their outputs
-    must have one shape. A candidate of weight zero is not run, unless the row wants a gradient. `node` groups
-    the rows of a cell: of all rows with the same node only two stay in a derived cell (None: the row stands
-    alone, and one candidate stays). DARTS, arXiv:1806.09055, eq. 2.
+    must have one shape. A candidate of weight zero is not run, unless the row is differentiated. `node`
+    groups the rows of a cell: of all rows with the same node only two stay in a derived cell (None: the row
+    stands alone, and one candidate stays). DARTS, arXiv:1806.09055, eq. 2.
     """
 
     def __init__(
@@ -98,8 +118,8 @@ class LayerChoice(_Point):
         return tuple(self.layers)
 
     def forward(self, x: Tensor, arch: Arch) -> Tensor:
-        """Weigh and add the candidates' outputs. Raises ArchError where the row is all zeros and no candidate is "none"."""
-        total = self.weighted_sum(x, arch, {})
+        """Weigh and add the candidates' outputs. Raises ArchError for a row of zeros without a "none"."""
+        total = self.weighted_sum(x, arch)
         if isinstance(total, Tensor):
             return total
         for layer in self.layers.values():
@@ -109,25 +129,17 @@ class LayerChoice(_Point):
             f"row {self.row} of {self.label!r} is all zeros: a layer must be chosen from {self.names}"
         )
 
-    def weighted_sum(self, x: Tensor, arch: Arch, memo: dict[nn.Module, Tensor]) -> Tensor | int:
+    def weighted_sum(self, x: Tensor, arch: Arch) -> Tensor | int:
         """As `forward`, but where nothing is run the answer is the number 0, which adds to any tensor.
 
-        A cell keeps in `memo` what its layers without weights (pools, identity) gave, since the edges out of
-        one state share these layers. Zeros ("none") are not added: the sum and its gradient are the same
-        without them.
+        Zeros ("none") are not added: the sum and its gradient are the same without them.
         """
-        total: Tensor | int = 0
-        for weight, layer in zip(self.weights(arch), self.layers.values(), strict=True):
-            if isinstance(layer, Zero) or (isinstance(weight, float) and weight == 0.0):
-                continue
-            if layer in memo:
-                y = memo[layer]
-            else:
-                y = layer(x)
-                if is_weightless(layer):
-                    memo[layer] = y
-            total = total + weight * y
-        return total
+        pairs = zip(self.weights(arch), self.layers.values(), strict=True)
+        return sum(
+            weight * layer(x)
+            for weight, layer in pairs
+            if not isinstance(layer, Zero) and not (isinstance(weight, float) and weight == 0.0)
+        )
 
 
 class InputChoice(_Point):
@@ -153,7 +165,7 @@ class InputChoice(_Point):
         return tuple(str(i) for i in range(self.n_candidates))
 
     def forward(self, inputs: Sequence[Tensor], arch: Arch) -> Tensor:
-        """Weigh and add `inputs`, tensors of one shape; where nothing is chosen the answer is zeros of that shape."""
+        """Weigh and add `inputs`, tensors of one shape; zeros of that shape where none is chosen."""
         if len(inputs) != self.n_candidates:
             raise ArchError(
                 f"the InputChoice {self.label!r} wants {self.n_candidates} inputs, got {len(inputs)}"
@@ -176,14 +188,15 @@ def points(model: nn.Module) -> dict[str, list[LayerChoice | InputChoice]]:
         rows = found.setdefault(module.label, {})
         first = rows.setdefault(module.row, module)
         other = next(iter(rows.values()))
-        if (
-            type(first) is not type(module)
-            or first.names != module.names
-            or len(other.names) != len(module.names)
-        ):
+        if _decision(first) != _decision(module):
             raise ArchError(
-                f"the points that share the label {module.label!r} must agree: one has the candidates "
-                f"{other.names}, another {module.names}; give them different labels"
+                f"the points that share the label {module.label!r} and row {module.row} must agree: one is "
+                f"{_decision(first)}, another {_decision(module)}; give them different labels or rows"
+            )
+        if len(other.names) != len(module.names):
+            raise ArchError(
+                f"the rows of {module.label!r} must have one number of candidates: one has {other.names}, "
+                f"another {module.names}; give them different labels"
             )
     for label, rows in found.items():
         if sorted(rows) != list(range(len(rows))):
@@ -193,22 +206,30 @@ def points(model: nn.Module) -> dict[str, list[LayerChoice | InputChoice]]:
     return {label: [rows[i] for i in range(len(rows))] for label, rows in found.items()}
 
 
+def _decision(point: LayerChoice | InputChoice) -> tuple:
+    return type(point).__name__, point.names, point.n_chosen if isinstance(point, InputChoice) else point.node
+
+
 def choices(model: nn.Module) -> dict[str, tuple[int, int]]:
     """What there is to decide in a model: label -> shape (rows, columns) of its matrix."""
     return {label: (len(rows), len(rows[0].names)) for label, rows in points(model).items()}
 
 
-def check_arch(shapes: Mapping[str, tuple[int, int]], arch: Arch) -> None:
-    """Raise ArchError unless `arch` has exactly the labels and shapes of `shapes`, and finite numbers in them."""
+def check_shapes(shapes: Mapping[str, tuple[int, int]], arch: Arch) -> None:
+    """Raise ArchError unless `arch` has exactly the labels of `shapes`, and tensors of these shapes."""
     if set(arch) != set(shapes):
         raise ArchError(f"the architecture has the labels {sorted(arch)}, the model wants {sorted(shapes)}")
     for label, shape in shapes.items():
-        matrix = arch[label]
-        if not isinstance(matrix, Tensor) or tuple(matrix.shape) != tuple(shape):
-            got = tuple(matrix.shape) if isinstance(matrix, Tensor) else type(matrix).__name__
+        if _shape(arch[label]) != tuple(shape):
             raise ArchError(
-                f"the architecture's matrix {label!r} must be a tensor of shape {tuple(shape)}, got {got}"
+                f"arch[{label!r}] must be a tensor of shape {tuple(shape)}, got {_shape(arch[label])}"
             )
+
+
+def check_arch(shapes: Mapping[str, tuple[int, int]], arch: Arch) -> None:
+    """As `check_shapes`, and raise ArchError for a number that is not finite, too."""
+    check_shapes(shapes, arch)
+    for label, matrix in arch.items():
         if not bool(torch.isfinite(matrix.detach()).all()):
             raise ArchError(f"the architecture's matrix {label!r} holds numbers that are not finite")
 

@@ -1,9 +1,9 @@
-"""Genotype: a derived cell, two inputs and two operations per node. It is read off a matrix, and is one again.
+"""Genotype: a derived cell, two inputs and two operations per node; read off a matrix, and one again.
 
-    derive      matrix of weights -> Genotype   the DARTS rule (arXiv:1806.09055, section 2.4)
-    from_arch   matrix of 0, 1, 2 -> Genotype   exactly what a controller or a random draw wrote
-    arch        Genotype -> matrix of 0, 1, 2   so that the supernet can run the derived cell
-    to_json, from_json, save, load              text, validated when read, never evaluated
+- `derive`: matrix of weights -> Genotype, by the DARTS rule (arXiv:1806.09055, section 2.4)
+- `from_arch`: matrix of 0, 1, 2 -> Genotype, exactly what a controller or a random draw wrote
+- `arch`: Genotype -> matrix of 0, 1, 2, so that the supernet can run the derived cell
+- `to_json`, `from_json`, `save`, `load`: text, validated when read, never evaluated
 """
 
 import json
@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -31,8 +31,8 @@ class GenotypeError(ValueError):
 def edges(n_nodes: int = 4) -> list[tuple[int, int]]:
     """The edges (source, node) of a cell in the order of the matrix's rows.
 
-    The cell's inputs are 0 and 1, its nodes 2 ... n_nodes+1; node 2 has the edges (0, 2), (1, 2), node 3 has (0, 3),
-    (1, 3), (2, 3), and so on: 14 edges for 4 nodes.
+    The cell's inputs are 0 and 1, its nodes 2 ... n_nodes+1; node 2 has the edges (0, 2), (1, 2), node 3 has
+    (0, 3), (1, 3), (2, 3), and so on: 14 edges for 4 nodes.
     """
     return [(source, node) for node in range(2, n_nodes + 2) for source in range(node)]
 
@@ -41,8 +41,9 @@ def edges(n_nodes: int = 4) -> list[tuple[int, int]]:
 class Genotype:
     """A normal and a reduction cell, each a tuple over nodes of two (operation, input) pairs.
 
-    A cell's output is the concatenation of its nodes. A node adds its pairs, so their order means nothing: they are kept
-    sorted by input. `source` says where the cell comes from and does not count when two genotypes are compared. Raises GenotypeError if an input is not an earlier state or the pairs are not two.
+    A cell's output is the concatenation of its nodes. A node adds its pairs, so their order means nothing:
+    they are kept sorted by input. `source` says where the cell comes from and does not count when two
+    genotypes are compared. Raises GenotypeError if an input is not an earlier state or the pairs are not two.
     """
 
     normal: tuple[Node, ...]
@@ -65,10 +66,11 @@ class Genotype:
 
     @classmethod
     def derive(cls, arch: Arch, ops: Sequence[str] = PRIMITIVES, source: str = "") -> "Genotype":
-        """Derive cells by the DARTS rule from `arch`, {"normal": (E, O), "reduce": (E, O)}, rows already softmaxed.
+        """Derive cells by the DARTS rule from softmaxed matrices {"normal": (E, O), "reduce": (E, O)}.
 
-        An edge's strength is its largest weight other than that of "none"; each node keeps its two strongest edges,
-        each with its strongest operation other than "none". Of equals the first wins. DARTS, section 2.4.
+        An edge's strength is its largest weight other than that of "none"; each node keeps its two strongest
+        edges, each with its strongest operation other than "none". Of equals the first wins. Raises ArchError
+        for matrices that are not a cell's. DARTS, section 2.4.
         """
         cells = {label: _derive_cell(matrix, ops) for label, matrix in _cell_matrices(arch, ops).items()}
         return cls(**cells, source=source)
@@ -80,7 +82,10 @@ class Genotype:
         return cls(**cells, source=source)
 
     def arch(self, ops: Sequence[str] = PRIMITIVES) -> dict[str, Tensor]:
-        """The matrices {"normal": (E, O), "reduce": (E, O)}: how often each edge has each operation (0, 1 or 2)."""
+        """How often each edge has each operation (0, 1, 2), as {"normal": (E, O), "reduce": (E, O)} tensors.
+
+        Raises GenotypeError for an operation that is not among `ops`.
+        """
         matrices = {}
         for label, cell in (("normal", self.normal), ("reduce", self.reduce)):
             rows = {edge: row for row, edge in enumerate(edges(self.n_nodes))}
@@ -88,7 +93,9 @@ class Genotype:
             for node, pairs in enumerate(cell, start=2):
                 for op, source in pairs:
                     if op not in ops:
-                        raise GenotypeError(f"the {label} cell has the operation {op!r}, the matrix only {tuple(ops)}")
+                        raise GenotypeError(
+                            f"the {label} cell has the operation {op!r}, the matrix only {tuple(ops)}"
+                        )
                     matrix[rows[source, node], list(ops).index(op)] += 1
             matrices[label] = matrix
         return matrices
@@ -158,35 +165,46 @@ def _checked_cell(cell: object, name: str) -> tuple[Node, ...]:
                 raise GenotypeError(f"{where} must be two (operation, input) pairs, got {pair!r:.80}")
             op, source = pair
             if not isinstance(op, str) or not op or op == "none":
-                raise GenotypeError(f"{where} needs the name of an operation other than 'none', got {op!r:.80}")
+                raise GenotypeError(
+                    f"{where} needs the name of an operation other than 'none', got {op!r:.80}"
+                )
             if type(source) is not int or not 0 <= source < node:
-                raise GenotypeError(f"{where} takes its input from a state 0 ... {node - 1}, got {source!r:.80}")
-        nodes.append(tuple(sorted(((op, source) for op, source in pairs), key=lambda pair: (pair[1], pair[0]))))
-    return tuple(nodes)
+                raise GenotypeError(
+                    f"{where} takes its input from a state 0 ... {node - 1}, got {source!r:.80}"
+                )
+        nodes.append(
+            tuple(sorted(((op, source) for op, source in pairs), key=lambda pair: (pair[1], pair[0])))
+        )
+    return cast(tuple[Node, ...], tuple(nodes))
 
 
 def _cell_matrices(arch: Arch, ops: Sequence[str]) -> dict[str, list[list[list[float]]]]:
     """The two matrices cut into nodes: label -> node -> input -> weights."""
-    cut = {}
+    cut: dict[str, list[list[list[float]]]] = {}
     for label in ("normal", "reduce"):
         if label not in arch:
             raise ArchError(f"a genotype wants the matrices 'normal' and 'reduce', got {sorted(arch)}")
+        if not isinstance(arch[label], Tensor):
+            raise ArchError(f"the matrix {label!r} must be a tensor, got a {type(arch[label]).__name__}")
         matrix = arch[label].detach()
         rows, n_nodes = (matrix.shape[0] if matrix.ndim else 0), 1
-        while len(edges(n_nodes)) < rows:
+        while _n_edges(n_nodes) < rows:
             n_nodes += 1
-        if matrix.ndim != 2 or len(edges(n_nodes)) != rows or matrix.shape[1] != len(ops):
+        if matrix.ndim != 2 or _n_edges(n_nodes) != rows or matrix.shape[1] != len(ops):
             raise ArchError(
-                f"the matrix {label!r} has shape {tuple(matrix.shape)}; wanted are 2, 5, 9, 14, ... rows (edges of a "
-                f"cell of 1, 2, 3, 4, ... nodes) and {len(ops)} columns (operations)"
+                f"the matrix {label!r} has shape {tuple(matrix.shape)}; wanted are 2, 5, 9, 14, ... rows "
+                f"(edges of a cell of 1, 2, 3, 4, ... nodes) and {len(ops)} columns (operations)"
             )
         if not bool(torch.isfinite(matrix).all()):
             raise ArchError(f"the matrix {label!r} holds numbers that are not finite")
-        values, cut[label], start = matrix.tolist(), [], 0
-        for node in range(2, n_nodes + 2):
-            cut[label].append(values[start : start + node])
-            start += node
+        values = matrix.tolist()
+        cut[label] = [values[_n_edges(i) : _n_edges(i + 1)] for i in range(n_nodes)]
     return cut
+
+
+def _n_edges(n_nodes: int) -> int:
+    """2 + 3 + ... + (n_nodes + 1), the length of `edges(n_nodes)`."""
+    return n_nodes * (n_nodes + 3) // 2
 
 
 def _derive_cell(nodes: list[list[list[float]]], ops: Sequence[str]) -> tuple[Node, ...]:
@@ -196,7 +214,7 @@ def _derive_cell(nodes: list[list[list[float]]], ops: Sequence[str]) -> tuple[No
         best = [max(real, key=row.__getitem__) for row in rows]
         strongest = sorted(range(len(rows)), key=lambda i: -rows[i][best[i]])[:2]
         cell.append(tuple((ops[best[i]], i) for i in strongest))
-    return tuple(cell)  # type: ignore[arg-type]
+    return cast(tuple[Node, ...], tuple(cell))
 
 
 def _read_cell(nodes: list[list[list[float]]], ops: Sequence[str], label: str) -> tuple[Node, ...]:
@@ -207,14 +225,16 @@ def _read_cell(nodes: list[list[list[float]]], ops: Sequence[str], label: str) -
             for op, count in zip(ops, row, strict=True):
                 if count not in (0, 1, 2):
                     raise ArchError(
-                        f"the matrix {label!r} is not discrete: edge ({source}, {node}) has {op!r} {count} times; "
-                        "use Genotype.derive for weights"
+                        f"the matrix {label!r} is not discrete: edge ({source}, {node}) has {op!r} "
+                        f"{count} times; use Genotype.derive for weights"
                     )
                 pairs += [(op, source)] * int(count)
         if len(pairs) != 2:
-            raise ArchError(f"node {node} of {label!r} must have two (operation, input) pairs, got {len(pairs)}: {pairs}")
+            raise ArchError(
+                f"node {node} of {label!r} must have two (operation, input) pairs, got {len(pairs)}: {pairs}"
+            )
         cell.append(tuple(pairs))
-    return tuple(cell)  # type: ignore[arg-type]
+    return cast(tuple[Node, ...], tuple(cell))
 
 
 def _published() -> dict[str, Genotype]:

@@ -22,9 +22,15 @@ Loss = Callable[[dict[str, Tensor], dict[str, Tensor]], Tensor]
 
 
 def first_order(val_loss: Loss, w: Tensors, alpha: Tensors) -> dict[str, Tensor]:
-    """grad_alpha L_val(w, alpha): the weights count as constant. DARTS, section 2.3 with xi = 0."""
+    """grad_alpha L_val(w, alpha): the weights count as constant. DARTS, section 2.3 with xi = 0.
+
+    Zeros where L_val does not mention alpha, as for a learning rate or a weight decay.
+    """
     alpha = _leaves(alpha)
-    return _grad(val_loss(_constants(w), alpha), alpha)
+    loss = val_loss(_constants(w), alpha)
+    if torch.is_grad_enabled() and not loss.requires_grad:
+        return {name: torch.zeros_like(t) for name, t in alpha.items()}
+    return _grad(loss, alpha)
 
 
 def unrolled(
@@ -47,6 +53,8 @@ def unrolled(
     `buffers` are the optimizer's momentum buffers b, a dict like `w` (a missing entry counts as zero). The
     error of H is of order r^2 where L_train is smooth.
     """
+    if not r > 0:
+        raise ValueError(f"the finite difference wants a step r above 0, got {r}")
     leaves = _leaves(w)
     gradient = _grad(train_loss(leaves, _constants(alpha)), leaves)
     stepped = _leaves(sgd_step(_constants(w), gradient, lr, momentum, buffers, weight_decay))
@@ -75,7 +83,7 @@ def exact(
     weight_decay: float = 0.0,
     r: float = 1e-2,
 ) -> dict[str, Tensor]:
-    """The same as `unrolled` with no approximation: autograd differentiates L_val(w'(alpha), alpha). DARTS, eq. 6.
+    """As `unrolled` with no approximation: autograd differentiates L_val(w'(alpha), alpha). DARTS, eq. 6.
 
     It keeps the graph of grad_w L_train, so it costs about twice the memory. `r` is not used; it stands here
     so that `exact` and `unrolled` can take each other's place.
@@ -95,16 +103,17 @@ def implicit(
     steps: int = 20,
     lr: float = 0.1,
 ) -> dict[str, Tensor]:
-    """The hypergradient at the solution, by the implicit function theorem (Lorraine, Vicol, Duvenaud, arXiv:1911.02590).
+    """The hypergradient at the solution, by the implicit function theorem.
 
-        answer = grad_alpha L_val - (d^2 L_train / d alpha d w) q,    with  (d^2 L_train / d w^2) q = grad_w
-        L_val
+        answer = grad_alpha L_val - (d^2 L_train / d alpha d w) q
+        with q from  (d^2 L_train / d w^2) q = grad_w L_val
 
     right where w minimises L_train(., alpha) and its Hessian is positive definite. `method="cg"` solves for q
-    by `steps` steps of conjugate gradients; `method="neumann"` sums lr (1 - lr Hessian)^k grad_w L_val for k
-    < `steps`, which is what differentiating through `steps` steps of SGD at the solution gives; lr must be
-    below 2 / (largest eigenvalue). Raises ValueError for another method, and where conjugate gradients meet a
-    direction that bends down.
+    by `steps` steps of conjugate gradients; `method="neumann"` sums lr (1 - lr Hessian)^k grad_w L_val for
+    k < `steps`, which is what differentiating through `steps` steps of SGD at the solution gives; lr must be
+    below 2 / (largest eigenvalue). Raises ValueError for another method, where conjugate gradients meet a
+    direction that bends down, and where the Neumann series diverges. Lorraine, Vicol, Duvenaud,
+    arXiv:1911.02590.
     """
     if method not in ("cg", "neumann"):
         raise ValueError(f"method must be 'cg' or 'neumann', got {method!r}")
@@ -124,8 +133,13 @@ def implicit(
 def sgd_step(
     w: Tensors, gradient: Tensors, lr: float, momentum: float, buffers: Tensors | None, weight_decay: float
 ) -> dict[str, Tensor]:
-    """w - lr (momentum b + gradient + weight_decay w): one step of torch.optim.SGD as a formula, nothing in place."""
+    """w - lr (momentum b + gradient + weight_decay w): one step of torch.optim.SGD, nothing in place.
+
+    Raises ValueError if `buffers` has a name that `w` lacks: its momentum would be lost.
+    """
     buffers = buffers or {}
+    if set(buffers) - set(w):
+        raise ValueError(f"momentum buffers for {sorted(set(buffers) - set(w))}, but w has only {sorted(w)}")
     stepped = {}
     for name, value in w.items():
         step = gradient[name] + weight_decay * value
@@ -146,8 +160,8 @@ def _conjugate_gradients(matvec: Callable[[Tensors], Tensors], b: Tensors, steps
         bend = _dot(direction, product)
         if bend <= 0:
             raise ValueError(
-                f"conjugate gradients want a positive definite Hessian, but a direction has curvature {bend.item():.3g}; "
-                "train w to a minimum of L_train first"
+                "conjugate gradients want a positive definite Hessian, but a direction has curvature "
+                f"{bend.item():.3g}; train w to a minimum of L_train first"
             )
         step = size / bend
         x = _add(x, step, direction)
@@ -163,6 +177,13 @@ def _neumann(matvec: Callable[[Tensors], Tensors], b: Tensors, steps: int, lr: f
     for _ in range(steps):
         total = _add(total, lr, term)
         term = _add(term, -lr, matvec(term))
+    # Between 0 and 2 / (largest eigenvalue) every term is shorter than the one before.
+    first, last = _dot(b, b).item(), _dot(term, term).item()
+    if not last <= first:
+        raise ValueError(
+            f"the Neumann series diverges: its terms grew from length {first**0.5:.3g} to {last**0.5:.3g}; "
+            f"choose a smaller lr than {lr}, and train w to a minimum of L_train first"
+        )
     return total
 
 

@@ -1,18 +1,20 @@
-"""Two networks of cells: `CNN`, the supernet in which an architecture is an argument, and `Network`, a derived one.
+"""Two networks of cells: `CNN`, the supernet that takes an architecture, and `Network`, a derived one.
 
-Both: a 3x3 convolution as the stem, `n_layers` cells of which the ones at 1/3 and 2/3 halve the map and double the
-channels, global average pooling, a linear classifier (DARTS, arXiv:1806.09055, section 3.1 and its released code).
+Both: a 3x3 convolution as the stem, `n_layers` cells of which the ones at 1/3 and 2/3 halve the map and
+double the channels, global average pooling, a linear classifier (DARTS, arXiv:1806.09055, section 3.1 and its
+released code).
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from nasedu.cells import Cell, DerivedCell
-from nasedu.choice import Arch, ArchError, choices
-from nasedu.genotype import Genotype
-from nasedu.ops import PRIMITIVES
+from nasedu.choice import Arch, check_shapes, choices
+from nasedu.genotype import Genotype, GenotypeError, edges
+from nasedu.ops import PRIMITIVES, known
 
 
 def _stem(in_channels: int, c_out: int) -> nn.Sequential:
@@ -40,9 +42,9 @@ def _stack(
 class CNN(nn.Module):
     """The supernet: every edge of every cell holds all operations, and `arch` says how much of each.
 
-    `CNN(32, 3, 16, 10, 8)`, the search network of DARTS for CIFAR-10, has 1,930,618 weights. `input_size` is the images'
-    height and width in pixels, a multiple of 4. `arch` is {"normal": (E, O), "reduce": (E, O)} with E edges (14 for 4
-    nodes) and O operations.
+    `CNN(32, 3, 16, 10, 8)`, the search network of DARTS for CIFAR-10, has 1,930,618 weights. `input_size` is
+    the images' height and width in pixels, a multiple of 4. `arch` is {"normal": (E, O), "reduce": (E, O)}
+    with E edges (14 for 4 nodes) and O operations.
     """
 
     def __init__(
@@ -58,28 +60,26 @@ class CNN(nn.Module):
     ):
         super().__init__()
         if input_size < 8 or input_size % 4:
-            raise ValueError(f"input_size must be a multiple of 4 from 8 up, since it is halved twice, got {input_size}")
-        self.input_size, self.n_nodes, self.ops = input_size, n_nodes, tuple(ops)
+            raise ValueError(
+                f"input_size must be a multiple of 4 from 8 up, since it is halved twice, got {input_size}"
+            )
+        self.input_size, self.in_channels = input_size, in_channels
+        self.n_nodes, self.ops = n_nodes, tuple(ops)
         self.stem = _stem(in_channels, stem_multiplier * channels)
 
-        def cell(*args: int) -> Cell:
-            return Cell(*args, n_nodes=n_nodes, ops=ops)
-
+        cell = partial(Cell, n_nodes=n_nodes, ops=ops)
         self.cells, widths = _stack(n_layers, channels, stem_multiplier * channels, n_nodes, cell)
         self.classifier = nn.Linear(widths[-1], n_classes)
 
     def choices(self) -> dict[str, tuple[int, int]]:
         """{"normal": (E, O), "reduce": (E, O)}: the shapes of the matrices that `forward` takes."""
-        return choices(self)
+        shape = (len(edges(self.n_nodes)), len(self.ops))
+        return {"normal": shape, "reduce": shape}
 
     def forward(self, x: Tensor, arch: Arch) -> Tensor:
         """(B, in_channels, input_size, input_size) and an architecture -> logits (B, n_classes)."""
-        _check_images(x, self.stem[0].in_channels, self.input_size)
-        rows = len(self.cells[0].edges)
-        for label in ("normal", "reduce"):
-            if label not in arch or tuple(arch[label].shape) != (rows, len(self.ops)):
-                got = {name: tuple(matrix.shape) for name, matrix in arch.items()}
-                raise ArchError(f"this CNN wants an arch of shapes {self.choices()}, got {got}")
+        _check_images(x, self.in_channels, self.input_size)
+        check_shapes(self.choices(), arch)
         s0 = s1 = self.stem(x)
         for cell in self.cells:
             s0, s1 = s1, cell(s0, s1, arch)
@@ -90,7 +90,7 @@ class Network(nn.Module):
     """A derived cell, stacked, to be trained from scratch. DARTS evaluates with channels=36, n_layers=20.
 
     In training with `auxiliary` the answer is (logits, auxiliary logits), else the logits (B, n_classes). Set
-    `drop_path`, a probability, before each epoch.
+    `drop_path`, a probability, before each epoch. Raises GenotypeError for an operation nobody registered.
     """
 
     def __init__(
@@ -104,21 +104,24 @@ class Network(nn.Module):
         stem_multiplier: int = 3,
     ):
         super().__init__()
+        named = {op for cell in (genotype.normal, genotype.reduce) for pairs in cell for op, _ in pairs}
+        if unknown := sorted(named - known()):
+            raise GenotypeError(
+                f"the genotype has the unknown operations {unknown}; known are {sorted(known())}; "
+                "add what is missing with ops.register"
+            )
         self.genotype = genotype
         self.drop_path = 0.0
         self.stem = _stem(in_channels, stem_multiplier * channels)
 
-        def cell(*args: int) -> DerivedCell:
-            return DerivedCell(genotype, *args)
-
-        c_stem = stem_multiplier * channels
-        self.cells, widths = _stack(n_layers, channels, c_stem, genotype.n_nodes, cell)
+        cell = partial(DerivedCell, genotype)
+        self.cells, widths = _stack(n_layers, channels, stem_multiplier * channels, genotype.n_nodes, cell)
         self.auxiliary_at = 2 * n_layers // 3
         self.auxiliary = AuxiliaryHead(widths[self.auxiliary_at], n_classes) if auxiliary else None
         self.classifier = nn.Linear(widths[-1], n_classes)
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """(B, in_channels, H, W), H and W multiples of 4 (32 with an auxiliary head) -> logits (B, n_classes)."""
+        """(B, in_channels, H, W), H and W multiples of 4 (with `auxiliary` 32) -> logits (B, n_classes)."""
         s0 = s1 = self.stem(x)
         auxiliary_logits = None
         for i, cell in enumerate(self.cells):
@@ -130,7 +133,7 @@ class Network(nn.Module):
 
 
 class AuxiliaryHead(nn.Module):
-    """A second classifier two thirds up, to bring gradients to the lower cells; its loss counts 0.4 in training."""
+    """A second classifier two thirds up, to bring gradients to the lower cells; its loss counts 0.4."""
 
     def __init__(self, c_in: int, n_classes: int):
         super().__init__()

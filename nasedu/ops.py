@@ -30,7 +30,7 @@ _REGISTRY: dict[str, Factory] = {}
 
 
 def register(name: str) -> Callable[[Factory], Factory]:
-    """Register `factory(channels, stride, affine) -> module` as the operation `name`; an existing name raises."""
+    """Register `factory(channels, stride, affine) -> module` as `name`; a name twice is a ValueError."""
 
     def add(factory: Factory) -> Factory:
         if name in _REGISTRY:
@@ -39,6 +39,11 @@ def register(name: str) -> Callable[[Factory], Factory]:
         return factory
 
     return add
+
+
+def known() -> frozenset[str]:
+    """The names of all registered operations."""
+    return frozenset(_REGISTRY)
 
 
 def make_op(name: str, channels: int, stride: int = 1, search: bool = True) -> nn.Module:
@@ -57,11 +62,6 @@ def make_op(name: str, channels: int, stride: int = 1, search: bool = True) -> n
     return op
 
 
-def is_weightless(op: nn.Module) -> bool:
-    """Has the operation no weights to train, so that it gives the same for every edge out of a state?"""
-    return next(op.parameters(), None) is None
-
-
 class Zero(nn.Module):
     """The operation `none`: zeros of the shape that the other operations give, (B, C, H/stride, W/stride)."""
 
@@ -75,7 +75,11 @@ class Zero(nn.Module):
 
 
 class FactorizedReduce(nn.Module):
-    """Halve height and width with two 1x1 convolutions of stride 2, one shifted by a pixel, so that no corner is lost."""
+    """Halve height and width with two 1x1 convolutions of stride 2, the second shifted by one pixel.
+
+    So half of the channels see the pixels (0, 0), (0, 2), ..., the other half (1, 1), (1, 3), ...; `c_out`
+    must be even.
+    """
 
     def __init__(self, c_in: int, c_out: int, affine: bool):
         super().__init__()
@@ -107,7 +111,7 @@ def relu_conv_bn(c_in: int, c_out: int, affine: bool) -> nn.Sequential:
 
 
 def _depthwise_pointwise(c: int, kernel: int, stride: int, dilation: int, affine: bool) -> list[nn.Module]:
-    """ReLU, a kernel x kernel convolution of each channel alone, a 1x1 convolution that mixes channels, batch norm."""
+    """ReLU, a kernel x kernel convolution in each channel, a 1x1 convolution across them, batch norm."""
     padding = dilation * (kernel - 1) // 2
     return [
         nn.ReLU(),
