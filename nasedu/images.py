@@ -1,25 +1,34 @@
-"""A dataset as uint8 tensors in memory: the images, their labels, and what normalises them."""
+"""A dataset as uint8 tensors in memory: the images, their labels, what normalises them; and image folders."""
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from struct import error as StructError
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 from tqdm.auto import tqdm
+
+SUFFIXES = (".png", ".jpg", ".jpeg")
+MANY = 20_000  # images, from which on a progress bar is worth its line
 
 
 class DatasetError(ValueError):
     """A dataset is missing, malformed or too small; the message says what to do."""
 
 
-class ImageDataset(Dataset):
-    """Images (N, C, H, W) uint8 and labels (N,) int64 in memory, with the mean and std (C,) that normalise them.
+class ImageDataset(Dataset[tuple[Tensor, int]]):
+    """Images (N, C, H, W) uint8 and labels (N,) int64 in memory, with the mean and std (C,) that normalise
+    them.
 
-    `dataset[i]` is (normalised float32 (C, H, W), int). `source` says in a line what the images are and whence.
-    Mean and std are in [0, 1] units; left out, they are computed from the images. Raises DatasetError on a wrong shape or label.
+    `dataset[i]` is (normalised float32 (C, H, W), int). `source` says in a line what the images are and
+    whence. Mean and std are in [0, 1] units; left out, they are computed from the images. Raises DatasetError
+    on a wrong type, shape or label.
     """
 
     def __init__(
@@ -34,93 +43,82 @@ class ImageDataset(Dataset):
     ) -> None:
         if images.dtype != torch.uint8 or images.dim() != 4:
             raise DatasetError(f"images are {images.dtype} {tuple(images.shape)}; wanted uint8 (N, C, H, W)")
-        if labels.shape != images.shape[:1]:
-            raise DatasetError(
-                f"labels have shape {tuple(labels.shape)}; wanted one for each of {len(images)} images"
-            )
+        if labels.shape != images.shape[:1] or labels.is_floating_point():
+            got = f"{labels.dtype} {tuple(labels.shape)}"
+            raise DatasetError(f"labels are {got}; wanted one integer for each of {len(images)} images")
         if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(classes):
-            raise DatasetError(
-                f"labels go from {int(labels.min())} to {int(labels.max())}; wanted 0 to {len(classes) - 1}"
-            )
+            got = f"{int(labels.min())} to {int(labels.max())}"
+            raise DatasetError(f"labels go from {got}; wanted 0 to {len(classes) - 1}, one for each class")
         if mean is None or std is None:
             mean, std = _mean_and_std(images)
         self.images, self.labels, self.classes = images, labels.long(), list(classes)
         self.name, self.source = name, source or name
-        self.mean, self.std = (
-            torch.as_tensor(v, dtype=torch.float32, device=images.device) for v in (mean, std)
-        )
+        self.mean = torch.as_tensor(mean, dtype=torch.float32, device=images.device)
+        self.std = torch.as_tensor(std, dtype=torch.float32, device=images.device)
 
     def __len__(self) -> int:
-        """The number of images."""
         return len(self.images)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """Image number `index`, normalised, and its label."""
         return self.normalise(self.images[index].float() / 255), int(self.labels[index])
 
     def __repr__(self) -> str:
-        """One line: name, number of images, their shape, source."""
-        return (
-            f"ImageDataset({self.name!r}, {len(self):,} images {tuple(self.images.shape[1:])}, {self.source})"
-        )
+        shape = tuple(self.images.shape[1:])
+        return f"ImageDataset({self.name!r}: {len(self):,} images {shape}, {self.source})"
 
     def normalise(self, x: Tensor) -> Tensor:
         """(x - mean) / std for x (..., C, H, W) in [0, 1]."""
         return (x - self.mean.to(x.device)[:, None, None]) / self.std.to(x.device)[:, None, None]
 
     def take(self, indices: Sequence[int] | Tensor) -> "ImageDataset":
-        """The images of these numbers, in this order, with the same mean and std."""
+        """Take the images of these numbers, in this order, with the same mean and std."""
         index = torch.as_tensor(indices, dtype=torch.long, device=self.images.device)
-        return self._like(self.images[index], self.labels[index])
+        return self.like(self.images[index], self.labels[index])
 
     def split(self, n: int) -> tuple["ImageDataset", "ImageDataset"]:
-        """The first n images, and the rest."""
+        """Split into the first n images, and the rest."""
         if not 0 < n < len(self):
             raise DatasetError(f"cannot split {len(self)} images at {n}; wanted 1 to {len(self) - 1}")
-        return self._like(self.images[:n], self.labels[:n]), self._like(self.images[n:], self.labels[n:])
+        return self.like(self.images[:n], self.labels[:n]), self.like(self.images[n:], self.labels[n:])
 
     def to(self, device: torch.device | str) -> "ImageDataset":
-        """The same images, kept on `device` (a GPU holds CIFAR-10 easily)."""
-        return self._like(self.images.to(device), self.labels.to(device))
+        """Copy to `device`: a GPU holds CIFAR-10 easily."""
+        return self.like(self.images.to(device), self.labels.to(device))
 
-    def _like(self, images: Tensor, labels: Tensor) -> "ImageDataset":
+    def like(self, images: Tensor, labels: Tensor) -> "ImageDataset":
+        """Other images of the same kind: same classes, name, source, mean and std."""
         return ImageDataset(images, labels, self.classes, self.name, self.source, self.mean, self.std)
 
     @classmethod
     def from_dataset(cls, dataset: Any, name: str | None = None) -> "ImageDataset":
-        """Any map-style dataset of (PIL image | uint8 tensor | float tensor in [0, 1], int), read once into memory.
+        """Read any map-style dataset of (PIL image | uint8 tensor | float tensor in [0, 1], int) into memory.
 
-        Raises DatasetError if an item is something else, if the sizes differ, or if the floats were normalised already.
+        An ImageDataset, or a Subset of one, is taken as it is. Raises DatasetError if an item is something
+        else, if sizes differ, or if floats were normalised already.
         """
         if isinstance(dataset, cls):
             return dataset
         if isinstance(dataset, Subset):
             return cls.from_dataset(dataset.dataset, name).take(dataset.indices)
-        name = name or type(dataset).__name__
+        kind = type(dataset).__name__
+        if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")) or not len(dataset):
+            raise DatasetError(f"got {kind}; wanted an ImageDataset, or a dataset with len(d) > 0 and d[i]")
+        name = name or kind
         pixels: list[Tensor] = []
         labels: list[int] = []
-        for i in tqdm(range(len(dataset)), desc=f"reading {name}", disable=len(dataset) < 5000):
+        for i in tqdm(range(len(dataset)), f"reading {name}", leave=False, disable=len(dataset) < MANY):
             image, label = dataset[i]
             pixels.append(_as_bytes(image, f"image {i} of {name}"))
             labels.append(int(label))
-            if pixels[-1].shape != pixels[0].shape:
-                raise DatasetError(
-                    f"image {i} of {name} has shape {tuple(pixels[-1].shape)}, image 0 has {tuple(pixels[0].shape)}; "
-                    "wanted one size: add a Resize and a CenterCrop to the dataset's transform"
-                )
-        if not pixels:
-            raise DatasetError(f"{name} is empty; wanted at least one image")
+            if pixels[i].shape != pixels[0].shape:
+                sizes = f"image {i} of {name} is {tuple(pixels[i].shape)}, image 0 {tuple(pixels[0].shape)}"
+                raise DatasetError(f"{sizes}; wanted one size: add Resize and CenterCrop to its transform")
         classes = getattr(dataset, "classes", None) or [str(i) for i in range(max(labels) + 1)]
-        return cls(
-            torch.stack(pixels),
-            torch.tensor(labels),
-            classes,
-            name,
-            f"{name}, read from a {type(dataset).__name__}",
-        )
+        return cls(torch.stack(pixels), torch.tensor(labels), classes, name, f"read from a {kind}")
 
 
 def _as_bytes(image: Any, what: str) -> Tensor:
+    """Turn a PIL image or a tensor into a uint8 tensor (C, H, W)."""
     if isinstance(image, Image.Image):
         array = np.array(image if image.mode in ("L", "RGB") else image.convert("RGB"))
         return torch.from_numpy(array.reshape(*array.shape[:2], -1)).permute(2, 0, 1).contiguous()
@@ -129,20 +127,111 @@ def _as_bytes(image: Any, what: str) -> Tensor:
         raise DatasetError(f"{what} is {got}; wanted a PIL image or a tensor (C, H, W)")
     if image.dtype == torch.uint8:
         return image
-    if not image.is_floating_point() or image.min() < 0 or image.max() > 1:
+    if not (image.is_floating_point() and image.min() >= 0 and image.max() <= 1):
+        got = f"{image.dtype} from {image.min():.3g} to {image.max():.3g}"
         raise DatasetError(
-            f"{what} is {image.dtype} from {image.min():.3g} to {image.max():.3g}; wanted uint8, or floats in [0, 1]: "
-            "leave Normalize out of the dataset's transform, nasedu normalises each batch itself"
+            f"{what} is {got}; wanted uint8, or floats in [0, 1]: leave Normalize out of the dataset's "
+            "transform, nasedu normalises each batch itself"
         )
     return (image * 255).round().byte()
 
 
 def _mean_and_std(images: Tensor) -> tuple[Tensor, Tensor]:
-    total, square = torch.zeros(2, images.shape[1], dtype=torch.float64, device=images.device)
-    for chunk in images.split(1000):
-        x = chunk.double() / 255
-        total, square = total + x.sum((0, 2, 3)), square + (x * x).sum((0, 2, 3))
-    count = images[:, 0].numel()
-    mean = total / count
-    std = (square / count - mean**2).clamp(min=0).sqrt()
+    """Per channel, in [0, 1] units, from exact counts of the 256 levels."""
+    level = torch.arange(256, dtype=torch.float64, device=images.device) / 255
+    counts = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in images.unbind(1)])
+    share = counts.double() / counts.sum(1, keepdim=True)
+    mean = share @ level
+    std = (share @ level**2 - mean**2).clamp(min=0).sqrt()
     return mean.float(), std.clamp(min=1 / 255).float()  # a constant channel must not divide by zero
+
+
+def balanced_order(labels: Sequence[int], seed: int = 0) -> np.ndarray:
+    """Order all images by `seed`, the classes taking turns: any first n hold each class equally often."""
+    y = np.asarray(labels)
+    order = np.random.default_rng(seed).permutation(len(y))
+    turn = np.empty(len(y), dtype=np.int64)
+    for label in np.unique(y):
+        mine = order[y[order] == label]
+        turn[mine] = np.arange(len(mine))
+    return np.lexsort((y, turn))
+
+
+def sizes(subset: int | tuple[int, int] | None, n_train: int, n_valid: int, what: str) -> tuple[int, int]:
+    """Numbers of training and validation images that `subset` asks for, out of those there are."""
+    if subset is None:
+        return n_train, n_valid
+    wanted = (subset, min(subset, n_valid)) if isinstance(subset, int) else subset
+    for got, most, split in zip(wanted, (n_train, n_valid), ("training", "validation"), strict=True):
+        if not 0 < got <= most:
+            raise DatasetError(f"subset={subset} asks for {got} {split} images of {what}; wanted 1 to {most}")
+    return wanted
+
+
+def is_image_folder(path: Path) -> bool:
+    """Whether `path` looks like an image folder: it holds train/ or test/."""
+    return (path / "train").is_dir() or (path / "test").is_dir()
+
+
+def read_folder(
+    root: Path, subset: int | tuple[int, int] | None, seed: int, size: int
+) -> tuple[ImageDataset, ImageDataset]:
+    """Read (train, valid) from root/train/<class>/*.{png,jpg} and root/test/...; decodes only the subset."""
+    files, labels, classes = _scan(root, "train")
+    test_files, test_labels, test_classes = _scan(root, "test")
+    if classes != test_classes:
+        lone = ", ".join(sorted(set(classes) ^ set(test_classes)))
+        raise DatasetError(
+            f"{root}: train/ and test/ must hold the same classes; only one of them holds {lone}"
+        )
+    n_train, n_valid = sizes(subset, len(files), len(test_files), str(root))
+    order, test_order = balanced_order(labels, seed)[:n_train], balanced_order(test_labels, seed)[:n_valid]
+    x = _decode([files[i] for i in order] + [test_files[i] for i in test_order], size)
+    y, test_y = torch.tensor(labels)[order], torch.tensor(test_labels)[test_order]
+    train = ImageDataset(x[:n_train], y, classes, root.absolute().name, f"image folder {root}")
+    return train, train.like(x[n_train:], test_y)
+
+
+def _scan(root: Path, split: str) -> tuple[list[str], list[int], list[str]]:
+    """Files, labels and class names under root/split."""
+    folder = root / split
+    wanted = f"wanted {root}/train/<class>/*.jpg and {root}/test/<class>/*.jpg (or .png)"
+    if not folder.is_dir():
+        raise DatasetError(f"{root} has no folder {split}/; {wanted}")
+    classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != ".")
+    if not classes:
+        raise DatasetError(f"{folder} holds no folder, one for each class; {wanted}")
+    files: list[str] = []
+    labels: list[int] = []
+    for label, name in enumerate(classes):
+        found = sorted(e.path for e in os.scandir(folder / name) if e.name.lower().endswith(SUFFIXES))
+        if not found:
+            raise DatasetError(f"{folder / name} holds no image; {wanted}")
+        files += found
+        labels += [label] * len(found)
+    return files, labels, classes
+
+
+def _decode(files: list[str], size: int) -> Tensor:
+    """Images (N, 3, size, size), each scaled to cover the square and centre-cropped."""
+    images = torch.empty(len(files), 3, size, size, dtype=torch.uint8)
+    array = images.numpy()
+
+    def decode(i: int) -> None:
+        try:
+            with Image.open(files[i]) as opened:
+                opened.draft("RGB", (2 * size, 2 * size))  # a large JPEG is read at a fraction of its size
+                image = ImageOps.exif_transpose(opened).convert("RGB")
+        except (OSError, SyntaxError, ValueError, StructError, Image.DecompressionBombError) as error:
+            raise DatasetError(
+                f"{files[i]} cannot be read as an image ({error}); repair or remove it"
+            ) from error
+        if image.size != (size, size):
+            image = ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
+        array[i] = np.asarray(image).transpose(2, 0, 1)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        done = pool.map(decode, range(len(files)))
+        for _ in tqdm(done, "decoding images", len(files), leave=False, disable=len(files) < MANY):
+            pass
+    return images

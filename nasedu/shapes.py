@@ -5,9 +5,9 @@ fine or coarse, and circles of either scale. Position, angle, size, colours, and
 lighter, are random; so are the blotches and lines of the background and the noise. So no pixel means anything
 by itself: a linear classifier is near chance, and a convolution helps.
 
-The same seed gives the same bytes on every machine. Randomness is the raw output of PCG64, which numpy promises
-to keep as it is. The arithmetic is +, -, *, /, sqrt and floor, element by element, which IEEE 754 rounds the
-same everywhere; cos and sin, which it does not, are used once, for a table rounded to 1/4096.
+The same seed gives the same bytes on every machine. Randomness is the raw output of PCG64, which numpy
+promises to keep as it is. The arithmetic is +, -, *, /, sqrt and floor, element by element, which IEEE 754
+rounds the same everywhere; cos and sin, which it does not, are used once, for a table rounded to 1/4096.
 """
 
 from collections.abc import Callable
