@@ -25,6 +25,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, PathPatch, Polygon
 from matplotlib.path import Path as Outline
 
+from nasedu.figures import SHARP, png_bundle, to_png
+
 Point = tuple[float, float]
 
 INK = "#222222"
@@ -121,6 +123,17 @@ class CellDrawing:
             parts.append("</g>")
         return "\n".join([*parts, "</svg>\n"])
 
+    @cached_property
+    def png(self) -> bytes:
+        """The drawing as PNG bytes, without date or version."""
+        return to_png(self._figure(), SHARP * 96)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height on a page, in pixels."""
+        width, height = self._layout[2]
+        return round(width * 4 / 3), round(height * 4 / 3)
+
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the drawing to `path`, whole or not at all; it must end in .svg, .pdf, .png or .dot."""
         path = Path(path)
@@ -129,21 +142,20 @@ class CellDrawing:
                 f"can't save a drawing as {path.name!r}; end the name in .svg, .pdf, .png or .dot"
             )
         temporary = path.with_name(path.name + ".part")
-        if path.suffix in (".svg", ".dot"):
-            temporary.write_text(self.svg if path.suffix == ".svg" else self.dot, encoding="utf-8")
+        if path.suffix == ".png":
+            temporary.write_bytes(self.png)
+        elif path.suffix == ".pdf":
+            nothing = {"CreationDate": None, "Producer": None, "Creator": None}
+            self._figure().savefig(temporary, format="pdf", metadata={**nothing, "Title": self.title})
         else:
-            # Neither file shall hold a date or a version: the same drawing, the same bytes.
-            nothing = {
-                ".pdf": {"CreationDate": None, "Producer": None, "Creator": None},
-                ".png": {"Software": None},
-            }
-            metadata = {**nothing[path.suffix], "Title": self.title}
-            self._figure().savefig(temporary, format=path.suffix[1:], dpi=144, metadata=metadata)
+            temporary.write_text(self.svg if path.suffix == ".svg" else self.dot, encoding="utf-8")
         os.replace(temporary, path)
         return path
 
-    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
-        return {"image/svg+xml": self.svg, "text/plain": self.words}
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> tuple[dict, dict]:
+        # JupyterLab shows no SVG of a notebook that it does not trust yet, as one just downloaded.
+        data, metadata = png_bundle(self)
+        return {"image/svg+xml": self.svg, **data}, metadata
 
     def __repr__(self) -> str:
         return self.words

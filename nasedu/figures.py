@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import matplotlib
 import numpy as np
@@ -50,7 +50,8 @@ STYLE: dict[str, Any] = {
     "image.cmap": "viridis",
     "image.interpolation": "nearest",
 }
-DPI, SHOWN_DPI = 130, 88  # pixels per inch in the file, and on the page
+SHOWN_DPI = 88  # pixels per inch of a figure on a page
+SHARP = 1.5  # pixels in the file for one on the page
 
 
 @dataclass(frozen=True)
@@ -64,15 +65,7 @@ class Picture:
     @cached_property
     def png(self) -> bytes:
         """The image as PNG bytes, without date or version."""
-        buffer = io.BytesIO()
-        self.figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
-        if self.photos:
-            return buffer.getvalue()
-        smaller = io.BytesIO()
-        Image.open(buffer).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(
-            smaller, "png", optimize=True
-        )
-        return smaller.getvalue()
+        return to_png(self.figure, SHARP * SHOWN_DPI, photos=self.photos)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the picture to `path`, whole or not at all; it must end in .png, .svg or .pdf."""
@@ -86,17 +79,61 @@ class Picture:
             raise ValueError(f"can't save a picture as {path.name!r}; end the name in .png, .svg or .pdf")
         temporary = path.with_name(path.name + ".part")
         with matplotlib.rc_context({"svg.hashsalt": "nasedu"}):
-            self.figure.savefig(temporary, format=path.suffix[1:], dpi=DPI, metadata=metadata[path.suffix])
+            self.figure.savefig(
+                temporary, format=path.suffix[1:], dpi=SHARP * SHOWN_DPI, metadata=metadata[path.suffix]
+            )
         os.replace(temporary, path)
         return path
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height on a page, in pixels."""
+        width, height = self.figure.get_size_inches()
+        return round(SHOWN_DPI * width), round(SHOWN_DPI * height)
+
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> tuple[dict, dict]:
-        width, height = (round(SHOWN_DPI * inches) for inches in self.figure.get_size_inches())
-        data = {"image/png": base64.b64encode(self.png).decode(), "text/plain": self.words}
-        return data, {"image/png": {"alt": self.words, "width": width, "height": height}}
+        return png_bundle(self)
 
     def __repr__(self) -> str:
         return self.words
+
+
+class Shown(Protocol):
+    """What can be shown: PNG bytes, their width and height on a page in pixels, and words."""
+
+    @property
+    def words(self) -> str:
+        """What it shows."""
+
+    @property
+    def png(self) -> bytes:
+        """The image."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height on a page, in pixels."""
+
+
+def png_bundle(shown: Shown) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Make what Jupyter stores of a picture, (data, metadata), with the words as the alternative text."""
+    width, height = shown.size
+    data = {"image/png": base64.b64encode(shown.png).decode(), "text/plain": shown.words}
+    return data, {"image/png": {"alt": shown.words, "width": width, "height": height}}
+
+
+def to_png(figure: Figure, dpi: float, photos: bool = False) -> bytes:
+    """Render a figure as PNG bytes, without date or version; in 256 colours unless it holds photos."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+    return buffer.getvalue() if photos else in_256_colors(Image.open(buffer))
+
+
+def in_256_colors(image: Image.Image) -> bytes:
+    """Write an image as PNG bytes a third of the size; areas keep their colours, only soft edges lose shades."""
+    buffer = io.BytesIO()
+    reduced = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    reduced.save(buffer, "png", optimize=True)
+    return buffer.getvalue()
 
 
 def styled() -> Any:
@@ -156,11 +193,12 @@ def lines(
     at a y. `words` goes before the description made from the numbers.
     """
     made, axes = figure(size=size)
-    said = [words] if words else []
+    said, places = [words] if words else [], []
     for (name, values), dash, color in zip(series.items(), cycle(DASHES), cycle(OKABE_ITO), strict=False):
         y = array(values)
         given = x.get(name) if isinstance(x, Mapping) else x
         at = np.arange(len(y)) if given is None else array(given)
+        places.append(at)
         marker = "o" if len(y) <= 30 else None
         axes.plot(at, y, label=name, ls=dash, color=color, marker=marker)
         if bands and name in bands:
@@ -177,6 +215,8 @@ def lines(
     axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
     if logx:
         axes.set_xscale("log")
+    elif all(float(place).is_integer() for place in np.concatenate(places)):
+        axes.xaxis.get_major_locator().set_params(integer=True)
     if logy:
         axes.set_yscale("log")
     if len(series) > 1:

@@ -1,7 +1,10 @@
 """Pictures of single ideas: what operations do to an image, and the toy problem of notebook 02.
 
-operation_pictures(image)                    what each candidate operation makes of an image
-bilevel_paths({"xi = 0": toy_path(0.0)})     a search in the plane of architecture and weight
+    operation_pictures(image)                    what each candidate operation makes of an image
+    softmax_bars(logits, temperature=0.5)        the weights that a mixed edge makes of its logits
+    bilevel_paths({"xi = 0": toy_path(0.0)})     a search in the plane of architecture and weight
+
+`nasedu.plots` has them too.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +16,7 @@ from matplotlib.patches import Rectangle
 from torch import Tensor, nn
 
 from nasedu.draw import op_color
-from nasedu.figures import DASHES, OKABE_ITO, Picture, figure, picture, sentence, show, styled
+from nasedu.figures import DASHES, OKABE_ITO, Numbers, Picture, array, figure, picture, sentence, show, styled
 from nasedu.ops import PRIMITIVES, make_op
 
 
@@ -50,7 +53,7 @@ def operation_pictures(
         # A map of one value has no scale of its own: without limits matplotlib would make one up.
         picture(axes, out, **({"vmin": low - 1, "vmax": high + 1} if low == high else {}))
         axes.set_title(name, pad=12)
-        frame = Rectangle((0, 0), 1, 1, fill=False, ec=op_color(name), lw=8, clip_on=False)
+        frame = Rectangle((0, 0), 1, 1, fill=False, ec=op_color(name), lw=6, clip_on=False)
         axes.add_patch(frame).set_transform(axes.transAxes)
         said.append(f"{name}: all {low:.2f}" if low == high else f"{name}: {low:.2f} to {high:.2f}")
     made.suptitle(title)
@@ -58,6 +61,37 @@ def operation_pictures(
     return show(
         made, f"{sentence(title)} Maps of {size} pixels, mean over channels, values {'; '.join(said)}."
     )
+
+
+@styled()
+def softmax_bars(
+    logits: Numbers, temperature: float = 1.0, names: Sequence[str] = PRIMITIVES, title: str = ""
+) -> Picture:
+    """Draw softmax(logits / temperature), one bar for each name, and mark how much an equal share would be.
+
+    Raises ValueError for a temperature that is not positive, or where logits and names don't match.
+    """
+    values = array(logits)
+    if values.shape != (len(names),):
+        raise ValueError(
+            f"wanted {len(names)} logits, one for each of {', '.join(names)}; got {values.shape}"
+        )
+    if not temperature > 0:
+        raise ValueError(f"a temperature is larger than 0, got {temperature}")
+    scaled = (values - values.max()) / temperature
+    weights = np.exp(scaled) / np.exp(scaled).sum()
+    title = title or f"Softmax of the logits at temperature {temperature:g}"
+    made, axes = figure(size=(10, 1.4 + 0.5 * len(names)))
+    axes.barh(range(len(names)), weights, zorder=2, color=[op_color(name) for name in names])
+    for row, weight in enumerate(weights):
+        ground = {"fc": "white", "ec": "none", "pad": 1.5}
+        axes.text(weight + 0.012, row, f"{weight:.2f}", va="center", size=14, bbox=ground)
+    axes.axvline(1 / len(names), color="#555555", ls=":", lw=2)
+    axes.set_yticks(range(len(names)), names)
+    axes.grid(False, axis="y")
+    axes.set(title=title, xlabel="weight", xlim=(0, 1.08), ylim=(len(names) - 0.4, -0.6))
+    said = ", ".join(f"{name} {weight:.2f}" for name, weight in zip(names, weights, strict=True))
+    return show(made, f"Bars. {sentence(title)} {said}; an equal share is {1 / len(names):.3g}.")
 
 
 def toy_path(

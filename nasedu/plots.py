@@ -5,8 +5,8 @@
     entropy_over_time(history)                     how undecided the softmaxes are
     learning_curves(history)                       loss and accuracy; {"first order": h1, ...} for several
     discretisation_gap(epochs, supernet, derived)  what is lost when the supernet is cut down to a cell
-    operation_pictures, bilevel_paths, toy_path    of single ideas, see `nasedu.illustrations`
-    lines, compare, images, figure, show           general ones, see `nasedu.figures`
+    operation_pictures, softmax_bars, bilevel_paths, toy_path: of single ideas, see `nasedu.illustrations`
+    lines, compare, images, figure, show: general ones, see `nasedu.figures`
 
 A history is a `History`, or the list of its epochs: dicts with "epoch", "train_loss", ..., "arch".
 """
@@ -36,7 +36,7 @@ from nasedu.figures import (
     styled,
 )
 from nasedu.genotype import edges
-from nasedu.illustrations import bilevel_paths, operation_pictures, toy_path
+from nasedu.illustrations import bilevel_paths, operation_pictures, softmax_bars, toy_path
 from nasedu.ops import PRIMITIVES
 
 __all__ = [
@@ -53,6 +53,7 @@ __all__ = [
     "lines",
     "operation_pictures",
     "show",
+    "softmax_bars",
     "toy_path",
 ]
 
@@ -88,10 +89,12 @@ def alpha_heatmap(
     which: str | None = None,
     ops: Sequence[str] = PRIMITIVES,
     title: str = "Weight of each operation on each edge",
+    top: float | None = None,
 ) -> Picture:
     """Draw the matrices of an architecture, rows edges, columns operations, each weight written in its field.
 
-    `which` draws one label alone. A bare matrix is taken for `which`, or "normal".
+    `which` draws one label alone. A bare matrix is taken for `which`, or "normal". The colours end at
+    `top`, by default the largest weight.
     """
     if isinstance(arch, Tensor):
         arch = {which or "normal": arch}
@@ -102,7 +105,7 @@ def alpha_heatmap(
     rows = max(map(len, matrices.values()))
     size = ((0.72 if len(labels) > 1 else 0.9) * len(ops) * len(labels) + 1.5, 0.42 * rows + 2.2)
     made, grid = figure(1, len(labels), size=size, squeeze=False)
-    top = max(float(matrix.max()) for matrix in matrices.values()) or 1.0
+    top = top or max(float(matrix.max()) for matrix in matrices.values()) or 1.0
     said = []
     for axes, (label, matrix) in zip(grid[0], matrices.items(), strict=True):
         image = axes.imshow(matrix, vmin=0, vmax=top, aspect="auto")
@@ -132,7 +135,7 @@ def alpha_heatmap(
             for name, row in zip(names, matrix, strict=True)
         )
         said.append(f"{TITLES.get(label, label)}, largest weight of each edge: {best}.")
-    made.colorbar(image, ax=grid[0].tolist(), label="weight", fraction=0.03, pad=0.02)
+    made.colorbar(image, ax=grid[0].tolist(), label="weight", fraction=0.03, pad=0.02, aspect=35)
     made.suptitle(title)
     return show(made, f"Heatmap. {sentence(title)} {' '.join(said)}")
 
