@@ -5,10 +5,11 @@ from nasedu.choice import ArchError, InputChoice, LayerChoice, check_arch, choic
 from nasedu.darts import DartsTrainer
 from nasedu.data import Augment, ImageDataset, batches, get_dataset
 from nasedu.derive import describe, discretise, read
+from nasedu.evaluation import accuracy, batch_statistics, evaluate
 from nasedu.genotype import PUBLISHED, Genotype, GenotypeError, edges
 from nasedu.history import History
 from nasedu.network import CNN, Network, n_parameters, uniform_arch
 from nasedu.ops import PRIMITIVES, make_op, register
-from nasedu.training import Trainer, accuracy, batch_statistics, evaluate
+from nasedu.training import Trainer
 
 __version__ = "0.1.0"

@@ -1,4 +1,5 @@
-"""DARTS: search by gradient descent on a matrix of weights (Liu, Simonyan, Yang, ICLR 2019, arXiv:1806.09055).
+"""DARTS: search by gradient descent on a matrix of weights (Liu, Simonyan, Yang, ICLR 2019,
+arXiv:1806.09055).
 
 Algorithm 1 of the paper, one step:
 
@@ -17,21 +18,24 @@ from nasedu import hypergrad
 from nasedu.choice import InputChoice, choices, points
 from nasedu.data import seeded
 from nasedu.derive import describe, discretise
+from nasedu.evaluation import Metrics, prefixed
 from nasedu.genotype import Genotype
-from nasedu.training import Metrics, SearchTrainer, accuracy, prefixed
+from nasedu.search import SearchTrainer
 
 
 class DartsTrainer(SearchTrainer):
-    """Search any model built from `LayerChoice` and `InputChoice` by DARTS. The keyword names are those of NNI 2.x.
+    """Search any model built from `LayerChoice` and `InputChoice` by DARTS. The keyword names are those
+    of NNI 2.x.
 
-    `dataset` is cut into two halves, one for w and one for alpha. `optimizer` (SGD) belongs to w; alpha has Adam with
-    rate `arc_learning_rate`, betas (0.5, 0.999) and weight decay 1e-3, and starts at 1e-3 x normal noise. `unrolled`
-    chooses the second-order hypergradient; its step size xi is w's current learning rate, or `learning_rate` if given.
-    `grad_clip` bounds the norm of w's gradient (0: no bound). `workers` is accepted and unused: there are no worker
-    processes. Keyword-only: `augment` and all of `Trainer` (scheduler, seed, checkpoint, callbacks, progress).
+    `dataset` is cut into two halves, one for w and one for alpha. `optimizer` (SGD) belongs to w; alpha
+    has Adam with rate `arc_learning_rate`, betas (0.5, 0.999) and weight decay 1e-3, and starts at 1e-3
+    x normal noise. `unrolled` chooses the second-order hypergradient; its step size xi is w's current
+    learning rate, or `learning_rate` if given. `grad_clip` bounds the norm of w's gradient (0: no
+    bound). `workers` is accepted and unused: there are no worker processes. Keyword-only: `augment` and
+    all of `Trainer` (scheduler, seed, checkpoint, callbacks, progress).
 
-    A line of the history has train_loss, valid_loss (of the batches as they came, before each step), the metrics, lr,
-    and "arch", the matrices after the epoch, as lists.
+    A line of the history has train_loss, valid_loss (of the batches as they came, before each step), the
+    metrics, lr, and "arch", the matrices after the epoch, as lists.
     """
 
     kind = "DARTS"
@@ -55,7 +59,17 @@ class DartsTrainer(SearchTrainer):
         **options: Any,
     ):
         super().__init__(
-            model, loss, metrics, optimizer, num_epochs, dataset, batch_size, device, log_frequency, grad_clip, **options
+            model,
+            loss,
+            metrics,
+            optimizer,
+            num_epochs,
+            dataset,
+            batch_size,
+            device,
+            log_frequency,
+            grad_clip,
+            **options,
         )
         if not choices(model):
             raise ValueError("the model has nothing to search: build it with LayerChoice or InputChoice")
@@ -77,7 +91,7 @@ class DartsTrainer(SearchTrainer):
         }
 
     def weights_of(self, alpha: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """alpha -> arch: softmax of each row (DARTS, eq. 2); a sigmoid where any number of inputs may be chosen."""
+        """alpha -> arch: softmax of each row (DARTS, eq. 2); a sigmoid where any number may be chosen."""
         return {
             label: logits.sigmoid() if label in self._gates else logits.softmax(dim=-1)
             for label, logits in alpha.items()
@@ -89,7 +103,7 @@ class DartsTrainer(SearchTrainer):
 
     def genotype(self) -> Genotype:
         """The cells that the DARTS rule derives now. For models of normal and reduction cells, as `CNN`."""
-        return Genotype.derive(self.arch(), self.model.ops)
+        return Genotype.derive(self.arch(), points(self.model)["normal"][0].names)
 
     def export(self) -> dict[str, Any]:
         """What the search has decided so far, as a dict that `json.dump` takes; see `derive.describe`."""
@@ -139,9 +153,9 @@ class DartsTrainer(SearchTrainer):
         """The step size, momentum and weight decay of w's optimizer, as `hypergrad.unrolled` takes them."""
         group = self.optimizer.param_groups[0]
         if len(self.optimizer.param_groups) > 1 or group.get("nesterov") or "momentum" not in group:
-            raise ValueError(
-                "unrolled=True wants a plain torch.optim.SGD with one parameter group and no Nesterov momentum, since "
-                f"its virtual step (eq. 6) is that optimizer's step; got {type(self.optimizer).__name__}"
+            raise Value"unrolled=True wants a plain torch.optim.SGD with one parameter group and no Nesterov "
+                "momentum, since its virtual step (eq. 6) is that optimizer's step; got "
+                f"{type(self.optimizer).__name__}"
             )
         buffers = {
             name: self.optimizer.state[weight]["momentum_buffer"]

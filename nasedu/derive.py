@@ -1,8 +1,8 @@
 """From a matrix to a decision, for any model: what stays, and how it is written down.
 
-    discretise    matrix of weights -> matrix of zeros and ones: the strongest candidate of each row stays
-    describe      matrix of zeros and ones -> names, as a dict that `json.dump` takes
-    read          the dict back into matrices
+discretise    matrix of weights -> matrix of zeros and ones: the strongest candidate of each row stays
+describe      matrix of zeros and ones -> names, as a dict that `json.dump` takes
+read          the dict back into matrices
 """
 
 from collections.abc import Mapping
@@ -20,14 +20,15 @@ def _is_cell(point: LayerChoice | InputChoice) -> bool:
 
 
 def _has_cells(model: nn.Module) -> bool:
-    """Is the model one of normal and reduction cells and nothing else, so that a genotype says all about it?"""
+    """Has the model normal and reduction cells and nothing else, so that a genotype says all about it?"""
     found = points(model)
     return set(found) == {"normal", "reduce"} and all(_is_cell(rows[0]) for rows in found.values())
 
 
 def discretise(model: nn.Module, arch: Arch) -> dict[str, Tensor]:
-    """Keep the strongest: of a cell's node two edges (the DARTS rule, see `Genotype.derive`), of a `LayerChoice` one
-    layer, of an `InputChoice` its `n_chosen` inputs, or where their number is open all whose weight is above 1/2.
+    """Keep the strongest: of a cell's node two edges (the DARTS rule, see `Genotype.derive`), of a
+    `LayerChoice` one layer, of an `InputChoice` its `n_chosen` inputs, or where their number is open all
+    whose weight is above 1/2.
 
     Returns matrices of zeros and ones of the same shapes, float32 on the CPU.
     """
@@ -42,7 +43,10 @@ def discretise(model: nn.Module, arch: Arch) -> dict[str, Tensor]:
         matrix = torch.zeros(weights.shape)
         for i, point in enumerate(rows):
             if _is_cell(point):
-                raise ArchError(f"a cell must have the labels 'normal' and 'reduce' and no others beside, got {sorted(found)}")
+                raise ArchError(
+                    "a model of cells must have the labels 'normal' and 'reduce' and no others, "
+                    f"got {sorted(found)}"
+                )
             if isinstance(point, InputChoice) and point.n_chosen is None:
                 matrix[i] = (weights[i] > 0.5).float()
             else:
@@ -73,12 +77,18 @@ def describe(model: nn.Module, arch: Arch) -> dict[str, Any]:
             elif len(chosen) == 1:
                 answer[label].append(point.names[chosen[0]])
             else:
-                raise ArchError(f"row {point.row} of {label!r} chooses {len(chosen)} layers, wanted one; discretise it first")
+                raise ArchError(
+                    f"row {point.row} of {label!r} chooses {len(chosen)} layers, wanted one; "
+                    "discretise it first"
+                )
     return answer
 
 
 def read(model: nn.Module, decisions: Mapping[str, Any]) -> dict[str, Tensor]:
-    """What `describe` wrote (and `trainer.export()` gives), as matrices for this model. Raises ArchError if it is not."""
+    """The matrices of what `describe` wrote and `trainer.export()` gives.
+
+    Raises ArchError if it is not of this model.
+    """
     found = points(model)
     if _has_cells(model):
         try:

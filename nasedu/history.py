@@ -15,10 +15,11 @@ class HistoryError(ValueError):
 
 @dataclass
 class History:
-    """`epochs` holds a dict for each finished epoch: "epoch" (from 1), "lr", losses, metrics, and for a search "arch".
+    """`epochs` holds a dict for each finished epoch: "epoch" (from 1), "lr", losses, metrics, and for a
+    search "arch".
 
-    `seconds` is the time that the steps took, all together; it differs from run to run, so it does not count when two
-    histories are compared.
+    `seconds` is the time that the steps took, all together; it differs from run to run, so it does not
+    count when two histories are compared.
     """
 
     epochs: list[dict[str, Any]] = field(default_factory=list)
@@ -29,7 +30,7 @@ class History:
         return len(self.epochs)
 
     def column(self, name: str) -> list[Any]:
-        """The values of `name`, one for each epoch. Raises KeyError, with the names there are, for an unknown one."""
+        """The values of `name`, one for each epoch; for an unknown name a KeyError says which there are."""
         for line in self.epochs:
             if name not in line:
                 raise KeyError(f"epoch {line.get('epoch')} has no {name!r}; it has {', '.join(line)}")

@@ -1,8 +1,8 @@
 """The training loop that every trainer shares: epochs, schedule, history, checkpoint and resume, Ctrl-C.
 
-A run is a function of its seed. Whatever is random in step s of epoch e (the batch, its crops, dropout) is drawn from a
-generator made from (seed, e, s), so a checkpoint needs no random state, and a run that was killed and resumed gives bit
-for bit what an undisturbed one gives.
+A run is a function of its seed. Whatever is random in step s of epoch e (the batch, its crops, dropout) is
+drawn from a generator made from (seed, e, s), so a checkpoint needs no random state, and a run that was
+killed and resumed gives bit for bit what an undisturbed one gives.
 """
 
 import os
@@ -17,27 +17,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch import nn
 from tqdm.auto import tqdm
 
-from nasedu.data import Augment, batch_at, batches, seeded
+from nasedu.data import seeded
+from nasedu.evaluation import Mean
 from nasedu.history import History
-from nasedu.images import DatasetError, ImageDataset
 
 FORMAT = "nasedu-checkpoint"
-Metrics = Callable[[Tensor, Tensor], Mapping[str, float]]
 
 
 class CheckpointError(RuntimeError):
     """A checkpoint can't be read, or belongs to another run; the message says which and what to do."""
-
-
-def accuracy(output: Tensor, target: Tensor, topk: Sequence[int] = (1,)) -> dict[str, float]:
-    """{"acc1": share of images whose class is the largest logit, ...}, for each k of `topk`; output (B, C), target (B,)."""
-    ranked = output.topk(max(topk), dim=1).indices  # (B, max k)
-    hits = ranked == target[:, None]
-    return {f"acc{k}": hits[:, :k].any(dim=1).float().mean().item() for k in topk}
 
 
 def default_device() -> torch.device:
@@ -45,79 +36,16 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-@contextmanager
-def batch_statistics(model: nn.Module) -> Iterator[None]:
-    """Evaluate `model` with the batch's own mean and variance in batch norms, and leave no trace.
-
-    The running averages of a supernet belong to no single architecture, so both DARTS and ENAS judge by the batch.
-    Everything but batch norm is in eval mode; buffers and modes are afterwards what they were.
-    """
-    modes = {module: module.training for module in model.modules()}
-    saved = [buffer.clone() for buffer in model.buffers()]
-    model.eval()
-    for module in modes:
-        if isinstance(module, _BatchNorm):
-            module.train()
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for buffer, value in zip(model.buffers(), saved, strict=True):
-                buffer.copy_(value)
-        for module, mode in modes.items():
-            module.training = mode
-
-
-@torch.no_grad()
-def evaluate(
-    forward: Callable[[Tensor], Tensor],
-    dataset: ImageDataset,
-    loss: Callable[[Tensor, Tensor], Tensor] | None = None,
-    metrics: Metrics = accuracy,
-    batch_size: int = 256,
-    device: torch.device | str | None = None,
-    progress: bool = False,
-) -> dict[str, float]:
-    """Mean loss and metrics of `forward(x) -> logits` over a dataset, each image counted once: {"loss": ..., "acc1": ...}.
-
-    The caller chooses the mode of the model (`model.eval()`, or `batch_statistics(model)` for a supernet).
-    """
-    loss = loss or nn.CrossEntropyLoss()
-    mean = Mean()
-    total = -(-len(dataset) // batch_size)
-    pairs = batches(dataset, batch_size, drop_last=False, device=device)
-    for x, y in tqdm(pairs, total=total, desc="evaluating", disable=not progress, leave=False):
-        logits = forward(x)
-        mean.add({"loss": loss(logits, y).item(), **metrics(logits, y)}, len(y))
-    return mean.value()
-
-
-class Mean:
-    """A running mean of several numbers by name, each weighted by a count; its `state` goes into a checkpoint."""
-
-    def __init__(self, state: Mapping[str, Sequence[float]] | None = None):
-        self.state: dict[str, list[float]] = {name: list(pair) for name, pair in (state or {}).items()}
-
-    def add(self, values: Mapping[str, float], count: int = 1) -> None:
-        """Count each value `count` times."""
-        for name, value in values.items():
-            pair = self.state.setdefault(name, [0.0, 0])
-            pair[0] += float(value) * count
-            pair[1] += count
-
-    def value(self) -> dict[str, float]:
-        """The means so far."""
-        return {name: total / count for name, (total, count) in self.state.items()}
-
-
 class Trainer:
-    """The loop: `num_epochs` epochs of `steps_per_epoch` calls of `train_step`. Subclasses say what a step is.
+    """The loop: `num_epochs` epochs of `steps_per_epoch` calls of `train_step`. Subclasses say what a
+    step is.
 
-    `fit()` returns a `History`. Ctrl-C ends it after the step at hand, saves the checkpoint and returns the history so
-    far; `fit()` again goes on from there. With `checkpoint`, a path, the state is saved there every `checkpoint_every`
-    steps and after each epoch, and a file that is already there is resumed from. `scheduler` (a torch LRScheduler) is
-    stepped once an epoch. Each of `callbacks` is called with the trainer after each epoch. `log_frequency` prints a line
-    every so many steps. `progress` shows a bar (default: on a terminal).
+    `fit()` returns a `History`. Ctrl-C ends it after the step at hand, saves the checkpoint and returns
+    the history so far; `fit()` again goes on from there. With `checkpoint`, a path, the state is saved
+    there every `checkpoint_every` steps and after each epoch, and a file that is already there is
+    resumed from. `scheduler` (a torch LRScheduler) is stepped once an epoch. Each of `callbacks` is
+    called with the trainer after each epoch. `log_frequency` prints a line every so many steps.
+    `progress` shows a bar (default: on a terminal).
     """
 
     kind = "Trainer"
@@ -142,7 +70,7 @@ class Trainer:
             if not isinstance(number, int) or number < 1:
                 raise ValueError(f"{name} must be a whole number from 1 up, got {number!r}")
         self.device = torch.device(device) if device is not None else default_device()
-        self.model = model.to(self.device, memory_format=torch.channels_last)
+        self.model = model.to(self.device).to(memory_format=torch.channels_last)
         self.optimizer, self.scheduler = optimizer, scheduler
         self.num_epochs, self.batch_size, self.seed = num_epochs, batch_size, seed
         self.log_frequency, self.callbacks = log_frequency, tuple(callbacks)
@@ -207,7 +135,9 @@ class Trainer:
                 while self.step < self.steps_per_epoch and not interrupted():
                     self._one_step()
                     bar.update()
-                    bar.set_postfix({k: f"{v:.3f}" for k, v in list(self.mean.value().items())[:3]}, refresh=False)
+                    bar.set_postfix(
+                        {k: f"{v:.3f}" for k, v in list(self.mean.value().items())[:3]}, refresh=False
+                    )
                 self.history.seconds += time.perf_counter() - started
                 if self.step < self.steps_per_epoch:
                     return self._stopped()
@@ -220,8 +150,15 @@ class Trainer:
         self.step += 1
         if self.log_frequency and self.step % self.log_frequency == 0:
             numbers = "  ".join(f"{name} {value:.4f}" for name, value in self.mean.value().items())
-            tqdm.write(f"epoch {self.epoch + 1}/{self.num_epochs}  step {self.step}/{self.steps_per_epoch}  {numbers}")
-        if self.checkpoint is not None and self.step % self.checkpoint_every == 0 and self.step < self.steps_per_epoch:
+            tqdm.write(
+                f"epoch {self.epoch + 1}/{self.num_epochs}  "
+                f"step {self.step}/{self.steps_per_epoch}  {numbers}"
+            )
+        if (
+            self.checkpoint is not None
+            and self.step % self.checkpoint_every == 0
+            and self.step < self.steps_per_epoch
+        ):
             self.save(self.checkpoint)
 
     def _finish_epoch(self, bar: tqdm) -> None:
@@ -261,7 +198,9 @@ class Trainer:
         }
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, suffix=".part", delete=False) as file:
+        with tempfile.NamedTemporaryFile(
+            dir=path.parent, prefix=path.name, suffix=".part", delete=False
+        ) as file:
             try:
                 torch.save(state, file)
                 file.flush()
@@ -272,7 +211,10 @@ class Trainer:
                 raise
 
     def load(self, path: str | os.PathLike[str]) -> None:
-        """Take the state back that `save` wrote. Raises CheckpointError, changing nothing, if it is not of this run."""
+        """Take the state back that `save` wrote.
+
+        Raises CheckpointError, changing nothing, if the file is broken or belongs to another run.
+        """
         try:
             state = torch.load(path, map_location=self.device, weights_only=True)
         except FileNotFoundError:
@@ -294,11 +236,18 @@ class Trainer:
                 "use the same arguments, remove the file, or give another path"
             )
         if (self.scheduler is None) != (state["scheduler"] is None):
-            raise CheckpointError(f"{path} was saved {'without' if self.scheduler else 'with'} a scheduler; use the same")
-        try:
-            self.model.load_state_dict(state["model"])
-        except RuntimeError as error:
-            raise CheckpointError(f"{path} holds the weights of another model: {str(error):.300}") from error
+            raise CheckpointError(
+                f"{path} was saved {'without' if self.scheduler else 'with'} a scheduler; use the same"
+            )
+        shapes = [
+            {name: tuple(t.shape) for name, t in s.items()} for s in (self.model.state_dict(), state["model"])
+        ]
+        if shapes[0] != shapes[1]:
+            names = [
+                name for name in {**shapes[0], **shapes[1]} if shapes[0].get(name) != shapes[1].get(name)
+            ]
+            raise CheckpointError(f"{path} holds the weights of another model: {', '.join(names[:5])} differ")
+        self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.scheduler is not None:
             self.scheduler.load_state_dict(state["scheduler"])
@@ -307,89 +256,9 @@ class Trainer:
         self.history = History.from_json(state["history"])
 
 
-class SearchTrainer(Trainer):
-    """What DARTS, ENAS and random search share: a supernet, the training images cut in two halves, one for the weights
-    and one for the architecture, and batches drawn by number.
-
-    `dataset` is an `ImageDataset` or any dataset of (image, label), read once into memory; `augment` is applied to the
-    batches of both halves (DARTS, section 3.1). Raises DatasetError if a half holds no batch.
-    """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        loss: Callable[[Tensor, Tensor], Tensor],
-        metrics: Metrics,
-        optimizer: torch.optim.Optimizer,
-        num_epochs: int,
-        dataset: Any,
-        batch_size: int = 64,
-        device: torch.device | str | None = None,
-        log_frequency: int | None = None,
-        grad_clip: float = 5.0,
-        *,
-        augment: Callable[[Tensor, torch.Generator | None], Tensor] | None = None,
-        **options: Any,
-    ):
-        super().__init__(model, optimizer, num_epochs, batch_size, device, log_frequency, **options)
-        self.loss, self.metrics, self.grad_clip = loss, metrics, grad_clip
-        self.augment = Augment() if augment is None else augment
-        images = ImageDataset.from_dataset(dataset)
-        half = len(images) // 2
-        if half < batch_size:
-            raise DatasetError(
-                f"{len(images)} images give two halves of {half}, less than one batch of {batch_size}; "
-                "use more images or a smaller batch_size"
-            )
-        order = torch.randperm(len(images), generator=seeded(self.seed))
-        self.train_half = images.take(order[:half]).to(self.device)
-        self.valid_half = images.take(order[half:]).to(self.device)
-        self.batches_per_half = half // batch_size
-
-    def train_batch(self, epoch: int, number: int) -> tuple[Tensor, Tensor]:
-        """Batch `number` of this epoch from the half that trains the weights: x (B, C, H, W), y (B,)."""
-        return self._batch(self.train_half, epoch, number, 1)
-
-    def valid_batch(self, epoch: int, number: int) -> tuple[Tensor, Tensor]:
-        """The same from the half that trains the architecture."""
-        return self._batch(self.valid_half, epoch, number, 2)
-
-    def _batch(self, half: ImageDataset, epoch: int, number: int, stream: int) -> tuple[Tensor, Tensor]:
-        # Past the end of the half a new permutation begins, so that any number of batches can be drawn in an epoch.
-        turn, number = divmod(number, len(half) // self.batch_size)
-        order = torch.randperm(len(half), generator=seeded(self.seed, epoch, turn, stream))
-        chosen = order[number * self.batch_size : (number + 1) * self.batch_size]
-        return batch_at(half, chosen, self.augment, seeded(self.seed, epoch, turn, number, stream), self.device)
-
-    def weight_step(self, x: Tensor, y: Tensor, arch: Mapping[str, Tensor]) -> dict[str, float]:
-        """One step of the optimizer on the weights, with `arch` held fixed; loss and metrics of the batch."""
-        self.model.train()
-        self.optimizer.zero_grad()
-        logits = self.model(x, arch)
-        loss = self.loss(logits, y)
-        loss.backward()
-        if self.grad_clip > 0:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.grad_clip)
-        self.optimizer.step()
-        return {"train_loss": loss.item(), **prefixed("train", self.metrics(logits.detach(), y))}
-
-    def score(self, arch: Mapping[str, Tensor], dataset: ImageDataset | None = None) -> dict[str, float]:
-        """Loss and metrics of one architecture in the supernet, on the architecture half or `dataset`; changes nothing."""
-        images = self.valid_half if dataset is None else dataset
-        with batch_statistics(self.model):
-            return evaluate(
-                lambda x: self.model(x, arch), images, self.loss, self.metrics, max(self.batch_size, 128), self.device
-            )
-
-
-def prefixed(prefix: str, numbers: Mapping[str, float]) -> dict[str, float]:
-    """{"acc1": v} -> {"train_acc1": v}."""
-    return {f"{prefix}_{name}": value for name, value in numbers.items()}
-
-
 @contextmanager
 def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Catch the first Ctrl-C in a flag that the loop asks for; a second one raises KeyboardInterrupt as usual."""
+    """Catch the first Ctrl-C in a flag that the loop asks for; a second raises KeyboardInterrupt."""
     seen: list[int] = []
 
     def handler(signum: int, frame: object) -> None:

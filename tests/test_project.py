@@ -17,12 +17,12 @@ PACKAGE = ROOT / "nasedu"
 # fmt: off
 MODULES = [
     "ops", "choice", "genotype", "cells", "network",
-    "shapes", "images", "download", "data", "derive", "history", "training",
-    "hypergrad", "darts", "enas", "baselines", "truth", "recorded",
-    "drawing", "draw", "figures", "illustrations", "plots", "widgets", "check", "profiles", "cli",
+    "shapes", "images", "download", "data", "derive", "history", "evaluation", "training", "search",
+    "hypergrad", "darts", "plan", "controller", "enas", "baselines", "truth", "recorded",
+    "figures", "drawing", "draw", "illustrations", "plots", "widgets", "check", "profiles", "cli",
 ]
 # fmt: on
-LEAVES = {"drawing", "draw", "figures", "illustrations", "plots", "widgets", "check"}
+LEAVES = {"figures", "drawing", "draw", "illustrations", "plots", "widgets", "check"}
 
 PYTHON = sorted(
     p for folder in ("nasedu", "tests", "tools", "benchmarks") for p in (ROOT / folder).rglob("*.py")
@@ -162,6 +162,8 @@ def test_versions_agree():
     version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     changelog = re.search(r"(?m)^## (\d+\.\d+\.\d+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"))
+    package = re.search(r'(?m)^__version__ = "(.*)"', (PACKAGE / "__init__.py").read_text(encoding="utf-8"))
+    assert package and package[1] == version
     assert citation["version"] == version
     assert changelog and changelog[1] == version
 
