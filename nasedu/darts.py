@@ -153,7 +153,8 @@ class DartsTrainer(SearchTrainer):
         """The step size, momentum and weight decay of w's optimizer, as `hypergrad.unrolled` takes them."""
         group = self.optimizer.param_groups[0]
         if len(self.optimizer.param_groups) > 1 or group.get("nesterov") or "momentum" not in group:
-            raise Value"unrolled=True wants a plain torch.optim.SGD with one parameter group and no Nesterov "
+            raise ValueError(
+                "unrolled=True wants a plain torch.optim.SGD with one parameter group and no Nesterov "
                 "momentum, since its virtual step (eq. 6) is that optimizer's step; got "
                 f"{type(self.optimizer).__name__}"
             )
