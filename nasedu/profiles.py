@@ -47,7 +47,7 @@ TABLE: dict[str, tuple[Any, Any, Any]] = {
     "dataset":      ("shapes10", "auto", "auto"),  # ci must give the same bytes on every machine
     "images":       (1_000,      4_000,  20_000),
     "test_images":  (500,        1_000,  10_000),
-    "image_size":   (16,         32,     32),
+    "image_size":   (16,         16,     32),
     "batch_size":   (32,         64,     64),
     "channels":     (4,          8,      16),
     "layers":       (3,          5,      8),

@@ -64,5 +64,5 @@ def test_a_row_cannot_be_changed():
 def test_a_row_says_its_sizes():
     text = str(PROFILES["laptop"])
     assert (
-        text.startswith("profile laptop: dataset auto, 4,000 training images of 32x32") and "on cpu" in text
+        text.startswith("profile laptop: dataset auto, 4,000 training images of 16x16") and "on cpu" in text
     )

@@ -16,9 +16,9 @@ PACKAGE = ROOT / "nasedu"
 # The modules in the one order of design.md; each imports only from those before it.
 # fmt: off
 MODULES = [
-    "ops", "choice", "genotype", "cells", "network",
+    "ops", "choice", "genotype", "cells", "network", "macro",
     "shapes", "images", "download", "data", "derive", "history", "evaluation", "training", "search",
-    "hypergrad", "darts", "plan", "controller", "enas", "baselines", "truth", "recorded",
+    "hypergrad", "darts", "plan", "pen", "controller", "enas", "baselines", "truth", "recorded",
     "figures", "drawing", "draw", "illustrations", "plots", "widgets", "check", "profiles", "cli",
 ]
 # fmt: on
