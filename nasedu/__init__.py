@@ -2,6 +2,7 @@
 
 from nasedu.cells import Cell, DerivedCell
 from nasedu.choice import ArchError, InputChoice, LayerChoice, check_arch, choices, points, random_arch
+from nasedu.controller import ENAS_OPS, Controller
 from nasedu.darts import DartsTrainer
 from nasedu.data import Augment, ImageDataset, batches, get_dataset
 from nasedu.derive import describe, discretise, read

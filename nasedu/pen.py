@@ -1,0 +1,116 @@
+"""What a controller writes with, and what comes of it: samples, their steps, and what can be attended to."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+Shapes = Mapping[str, tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One decision of n samples: the options, their probabilities (n, options), the choice (n,)."""
+
+    name: str
+    options: tuple[str, ...]
+    probabilities: Tensor
+    choice: Tensor
+    log_prob: Tensor
+    entropy: Tensor
+
+
+@dataclass(frozen=True)
+class Sample:
+    """n architectures that a controller wrote; `sample[i]` is number i, ready for `model(x, arch)`.
+
+    arch            label -> (n, rows, columns), counts: a cell's node sums to 2, an edge drawn twice with one
+                    operation has 2
+    decisions       (n, T) int64, the choices, step after step
+    log_prob        (n,) of the sequence: the sum of the steps' log-probabilities
+    entropy         (n,) in nats: the sum of the entropies of the distributions along the path that was taken.
+                    Its mean over samples is the entropy of the whole distribution over sequences
+    skip_penalty    (n,), see `Controller`
+    steps           every decision with all its probabilities
+    """
+
+    arch: dict[str, Tensor]
+    decisions: Tensor
+    log_prob: Tensor
+    entropy: Tensor
+    skip_penalty: Tensor
+    steps: list[Step]
+
+    def __len__(self) -> int:
+        """The number of architectures."""
+        return len(self.decisions)
+
+    def __getitem__(self, i: int) -> dict[str, Tensor]:
+        """Architecture number i, label -> (rows, columns)."""
+        if not -len(self) <= i < len(self):
+            raise IndexError(f"there are {len(self)} samples, asked for number {i}")
+        return {label: matrices[i] for label, matrices in self.arch.items()}
+
+
+class Memory:
+    """What can be attended to: anchors (n, H), and of each the key W1 h."""
+
+    def __init__(self, anchors: Sequence[Tensor] = (), keys: Sequence[Tensor] = ()):
+        self.anchors, self.keys = list(anchors), list(keys)
+
+    def add(self, anchor: Tensor, key: Tensor) -> None:
+        """Remember one more."""
+        self.anchors.append(anchor)
+        self.keys.append(key)
+
+    def recall(self, choice: Tensor) -> Tensor:
+        """The anchor that each sample chose, (n, H)."""
+        return torch.stack(self.anchors, dim=1)[torch.arange(len(choice)), choice]
+
+
+class Pen:
+    """What n samples have written so far, and the state of the LSTM that writes them.
+
+    `start` (n, H) is the LSTM's first input; `choose(probabilities) -> (n,)` takes each decision.
+    """
+
+    def __init__(self, lstm: nn.LSTMCell, start: Tensor, shapes: Shapes, choose: Callable[[Tensor], Tensor]):
+        self.lstm, self.choose, self.numbers = lstm, choose, torch.arange(len(start))
+        self.x = self.start = start  # x is the LSTM's next input
+        self.h = self.c = torch.zeros_like(start)
+        self.arch = {label: torch.zeros(len(start), *shape) for label, shape in shapes.items()}
+        self.layers = Memory()
+        self.steps: list[Step] = []
+        self.penalties: list[Tensor] = []
+
+    def advance(self) -> Tensor:
+        """One step of the LSTM; h (n, H)."""
+        self.h, self.c = self.lstm(self.x, (self.h, self.c))
+        return self.h
+
+    def draw(self, name: str, options: Sequence[str], logits: Tensor) -> Tensor:
+        """For each sample one of the options, by logits (n, options); their numbers (n,)."""
+        log_p = logits.log_softmax(dim=1)
+        p = log_p.exp()
+        choice = self.choose(p.detach())
+        log_prob = log_p.gather(1, choice[:, None])[:, 0]
+        entropy = -(p * log_p).sum(dim=1)
+        self.steps.append(Step(name, tuple(options), p.detach(), choice, log_prob, entropy))
+        return choice
+
+    def write(self, label: str, row: Tensor | int, column: Tensor) -> None:
+        """Count one more in each sample's matrix, at its own row and column (n,)."""
+        self.arch[label][self.numbers, row, column] += 1.0
+
+    def finish(self) -> Sample:
+        """Everything that was written."""
+        none = torch.zeros(len(self.start), dtype=self.start.dtype)
+        return Sample(
+            arch=self.arch,
+            decisions=torch.stack([step.choice for step in self.steps], dim=1),
+            log_prob=torch.stack([step.log_prob for step in self.steps]).sum(dim=0),
+            entropy=torch.stack([step.entropy for step in self.steps]).sum(dim=0),
+            skip_penalty=torch.stack(self.penalties).mean(dim=0) if self.penalties else none,
+            steps=self.steps,
+        )
