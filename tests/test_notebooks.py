@@ -223,11 +223,11 @@ def test_some_outputs_are_compared_in_ci(path):
 @each_lesson
 def test_exercises_have_a_hint_and_a_check(path):
     text = "\n".join(words(path))
-    exercises = re.findall(r"(?m)^#+ .*Exercise.*$", text)
-    assert exercises, "a heading 'Exercise ...'"
+    exercises = re.findall(r"(?m)^#+ .*Exercise \d.*$", text)
+    assert exercises, "a heading 'Exercise 1 ...'"
     assert text.count("<details>") >= len(exercises), "a hint for each, in <details>"
     assert text.count("<details>") == text.count("</details>")
-    for heading in re.split(r"(?m)^(?=#+ .*Exercise)", text)[1:]:
+    for heading in re.split(r"(?m)^(?=#+ .*Exercise \d)", text)[1:]:
         assert re.search(r"\d+ min", heading), "minutes: " + heading[:60]
         assert re.search(r"(?i)difficulty|easy|medium|hard|★|●", heading), "difficulty: " + heading[:60]
     assert called_checks(path), "a call of check.something(...)"
