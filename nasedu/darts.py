@@ -176,8 +176,7 @@ class DartsTrainer(SearchTrainer):
 
     def config(self) -> dict[str, Any]:
         """See `Trainer.config`."""
-        shapes = {label: list(shape) for label, shape in choices(self.model).items()}
-        return {**super().config(), "unrolled": self.unrolled, "choices": shapes}
+        return {**super().config(), "unrolled": self.unrolled}
 
     def extra_state(self) -> dict[str, Any]:
         """alpha and its optimizer."""

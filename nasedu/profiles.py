@@ -24,6 +24,8 @@ class Profile:
     epochs: int  # of a search
     train_epochs: int  # of a derived network, trained from scratch
     seeds: int  # repetitions where a result has a spread
+    run_images: int  # of `make run`, which has five minutes for both of its searches
+    run_epochs: int
 
     @property
     def device(self) -> torch.device:
@@ -54,6 +56,8 @@ TABLE: dict[str, tuple[Any, Any, Any]] = {
     "epochs":       (2,          3,      8),
     "train_epochs": (2,          4,      10),
     "seeds":        (2,          3,      3),
+    "run_images":   (200,        4_000,  20_000),
+    "run_epochs":   (1,          5,      10),
 }
 # fmt: on
 

@@ -1,11 +1,13 @@
 """What every search shares: a supernet, and the training images in two halves, one for w, one for alpha."""
 
+import zlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from nasedu.choice import choices
 from nasedu.data import Augment, batch_at, seeded
 from nasedu.evaluation import Metrics, batch_statistics, evaluate, prefixed
 from nasedu.images import DatasetError, ImageDataset
@@ -41,6 +43,9 @@ class SearchTrainer(Trainer):
         self.loss, self.metrics, self.grad_clip = loss, metrics, grad_clip
         self.augment = Augment() if augment is None else augment
         images = ImageDataset.from_dataset(dataset)
+        self.fingerprint = (
+            f"{len(images)} images, crc32 {zlib.crc32(images.images.cpu().numpy().tobytes()):08x}"
+        )
         half = len(images) // 2
         if half < batch_size:
             raise DatasetError(
@@ -51,6 +56,11 @@ class SearchTrainer(Trainer):
         self.train_half = images.take(order[:half]).to(self.device)
         self.valid_half = images.take(order[half:]).to(self.device)
         self.batches_per_half = half // batch_size
+
+    def config(self) -> dict[str, Any]:
+        """See `Trainer.config`; the images and the shapes of the matrices must be the same, too."""
+        shapes = {label: list(shape) for label, shape in choices(self.model).items()}
+        return {**super().config(), "data": self.fingerprint, "choices": shapes}
 
     def train_batch(self, epoch: int, number: int) -> tuple[Tensor, Tensor]:
         """Batch `number` of this epoch from the half that trains the weights: x (B, C, H, W), y (B,)."""

@@ -167,10 +167,11 @@ class Trainer:
         self.epoch, self.step, self.mean = self.epoch + 1, 0, Mean()
         if self.scheduler is not None:
             self.scheduler.step()
-        if self.checkpoint is not None:
-            self.save(self.checkpoint)
+        # Before the checkpoint, so that what a callback adds to the history is not lost with the process.
         for callback in self.callbacks:
             callback(self)
+        if self.checkpoint is not None:
+            self.save(self.checkpoint)
 
     def _stopped(self) -> History:
         kept = "fit() goes on from here"

@@ -1,0 +1,7 @@
+"""`python -m nasedu`."""
+
+import sys
+
+from nasedu.cli import main
+
+sys.exit(main())

@@ -1,0 +1,176 @@
+"""The command line: `nasedu run` (what `make run` calls) and `nasedu record` (which makes a recorded run)."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from nasedu import jobs, report
+from nasedu.choice import ArchError
+from nasedu.data import get_dataset
+from nasedu.download import DownloadError
+from nasedu.genotype import Genotype, GenotypeError
+from nasedu.history import HistoryError
+from nasedu.images import DatasetError, ImageDataset
+from nasedu.profiles import profile
+from nasedu.recorded import Recorded, RecordedError, stamp
+from nasedu.search import SearchTrainer
+from nasedu.training import CheckpointError
+
+EXPLANATIONS = {
+    "DARTS": "All operations at once, mixed by a softmax; the mixture was trained by gradient descent on "
+    "held-out images. Of each node the two strongest edges are kept.",
+    "ENAS": "A controller, an LSTM, wrote one cell after another; the accuracy of each on held-out images "
+    "was its reward. Of its last samples the best is kept.",
+}
+EXPECTED = (
+    ArchError,
+    CheckpointError,
+    DatasetError,
+    DownloadError,
+    GenotypeError,
+    HistoryError,
+    RecordedError,
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return 0 (done), 2 (an error, told in a line) or 130 (stopped by Ctrl-C)."""
+    parser = argparse.ArgumentParser(prog="nasedu", description="Neural architecture search, small and real.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="search a cell with DARTS and one with ENAS, and draw both")
+    run.add_argument("--data", default="auto", help="an image folder, cifar10, shapes10, or auto (default)")
+    run.add_argument("--out", type=Path, default=Path("build"), help="where to write (default: build)")
+    run.add_argument("--seed", type=int, default=0)
+    record = commands.add_parser(
+        "record", help="make a recorded run (hours on a CPU; goes on where it stopped)"
+    )
+    record.add_argument("method", choices=["darts", "enas"])
+    record.add_argument("--data", default="cifar10", help="an image folder, or cifar10 (default)")
+    record.add_argument("--images", type=int, default=10_000, help="training images (10000)")
+    record.add_argument("--epochs", type=int, default=10)
+    record.add_argument("--channels", type=int, default=8)
+    record.add_argument("--layers", type=int, default=5)
+    record.add_argument("--batch-size", type=int, default=32)
+    record.add_argument("--seed", type=int, default=0)
+    record.add_argument("--threads", type=int, default=1, help="CPU threads (1)")
+    record.add_argument("--out", type=Path, required=True, help="the JSON file to write")
+    given = parser.parse_args(arguments)
+    try:
+        return _run(given) if given.command == "run" else _record(given)
+    except EXPECTED as error:
+        print(f"nasedu: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def _finish(trainer: SearchTrainer, again: str) -> bool:
+    """Fit; say how to go on where it was interrupted."""
+    trainer.fit()
+    if trainer.epoch < trainer.num_epochs:
+        print(f"to go on: {again}")
+        return False
+    return True
+
+
+def _run(given: argparse.Namespace) -> int:
+    sizes = profile()
+    settings = jobs.Settings.of(sizes, given.seed)
+    name = sizes.dataset if given.data == "auto" else given.data
+    train, valid = get_dataset(
+        name, subset=(sizes.run_images, sizes.test_images), seed=given.seed, input_size=settings.input_size
+    )
+    if name != "auto":  # "auto" says it by itself
+        print(f"data: {train.source}; {len(train):,} training and {len(valid):,} validation images")
+    given.out.mkdir(parents=True, exist_ok=True)
+    searches, checkpoints = [], []
+    for method, make in (("DARTS", jobs.darts), ("ENAS", jobs.enas)):
+        checkpoints.append(given.out / f"{method.lower()}.checkpoint.pt")
+        trainer = make(settings, train, checkpoint=checkpoints[-1], progress=True, device=sizes.device)
+        if not _finish(trainer, "the same command again"):
+            return 130
+        searches.append(_search(method, trainer, valid))
+    facts = {
+        "Data": f"{train.source}: {len(train):,} images, half for the weights, half for the architecture",
+        "Supernet": f"{settings.channels} channels, {settings.layers} cells, "
+        f"images of {settings.input_size}x{settings.input_size} pixels",
+        "Search": f"{settings.epochs} epochs, batches of {settings.batch_size}, seed {settings.seed}",
+        "Device": f"{stamp(sizes.device)['device']} (profile {sizes.name})",
+        "Read with care": "These searches are small: another seed may well give another cell. Notebooks 06 "
+        "to 09 build both methods, step by step.",
+    }
+    page = report.write(given.out, "Two cells, searched for and drawn", facts, searches)
+    for path in checkpoints:
+        path.unlink()
+    print(f"wrote {page} and, beside it, genotypes (JSON), cells (SVG, PDF), plots and histories")
+    return 0
+
+
+def _search(method: str, trainer: SearchTrainer, valid: ImageDataset) -> report.Search:
+    genotype = Genotype.from_dict(trainer.export())
+    last = trainer.history.epochs[-1]
+    shared = trainer.score(genotype.arch(), valid)["acc1"]
+    results = {
+        "Time": f"{trainer.history.seconds:.0f} s",
+        "Accuracy on the training half, last epoch": f"{last['train_acc1']:.1%}",
+        "Accuracy on the architecture half, last epoch": f"{last['valid_acc1']:.1%}",
+        f"Accuracy of the cell, with the supernet's weights, on {len(valid):,} other images": f"{shared:.1%}",
+    }
+    return report.Search(method, EXPLANATIONS[method], genotype, last["arch"], trainer.history, results)
+
+
+def _record(given: argparse.Namespace) -> int:
+    torch.set_num_threads(given.threads)
+    size = 32
+    train, valid = get_dataset(given.data, subset=(given.images, 1000), seed=given.seed, input_size=size)
+    settings = jobs.Settings(size, given.channels, given.layers, given.epochs, given.batch_size, given.seed)
+    checkpoint = given.out.with_suffix(".checkpoint.pt")
+    options = {"checkpoint": checkpoint, "checkpoint_every": 50, "log_frequency": 50}
+    genotypes: list[Genotype] = []
+    if given.method == "darts":
+        trainer = jobs.darts(settings, train, callbacks=[jobs.gap_callback(valid)], **options)
+    else:
+        trainer = jobs.enas(settings, train, **options)
+    if not _finish(trainer, "the same command again"):
+        return 130
+    results: dict[str, object] = {}
+    if given.method == "darts":
+        genotypes = [
+            Genotype.derive({label: torch.tensor(matrix) for label, matrix in line["arch"].items()})
+            for line in trainer.history.epochs
+        ]
+    else:
+        genotypes = [Genotype.from_dict(trainer.export())]
+    final = genotypes[-1].arch()
+    results["derived_acc1"] = trainer.score(final, valid)["acc1"]
+    results["evaluated_on"] = (
+        f"{len(valid)} validation images, with the supernet's weights and batch statistics"
+    )
+    flags = " ".join(
+        f"--{flag.replace('_', '-')} {getattr(given, flag)}"
+        for flag in ("images", "epochs", "channels", "layers", "batch_size", "seed", "threads")
+    )
+    name = given.out.stem
+    run = Recorded(
+        name=name,
+        method=given.method.upper(),
+        command=f"python -m nasedu record {given.method} --data FOLDER {flags} --out {name}.json",
+        dataset={
+            "source": "CIFAR-10" if given.data == "cifar10" else given.data,
+            "train": len(train),
+            "valid": len(valid),
+        },
+        config=settings.as_dict(given.method.upper()),
+        minutes=trainer.history.seconds / 60,
+        history=trainer.history,
+        genotypes=tuple(genotypes),
+        results=results,
+        **stamp(trainer.device),
+    )
+    run.save(given.out)
+    checkpoint.unlink()
+    print(run.provenance)
+    return 0

@@ -1,0 +1,131 @@
+"""The searches of the command line, `make run` and the recorded runs: one setting, two methods.
+
+settings = Settings(input_size=32, channels=8, layers=5, epochs=10, batch_size=64)
+trainer = darts(settings, train)          # or enas(settings, train)
+trainer.fit()
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from nasedu.darts import DartsTrainer
+from nasedu.data import ImageDataset
+from nasedu.derive import discretise
+from nasedu.enas import EnasTrainer
+from nasedu.evaluation import accuracy
+from nasedu.network import CNN
+from nasedu.profiles import Profile
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The sizes of a search. The rates of w are those of DARTS (arXiv:1806.09055, section 3.1.1).
+
+    The architecture's rates are larger than the papers' (3e-4 for DARTS's alpha, 3.5e-3 for ENAS's controller
+    with 30 updates an epoch over 150 epochs): a short search has some hundred steps, not some ten thousand.
+    """
+
+    input_size: int
+    channels: int
+    layers: int
+    epochs: int
+    batch_size: int
+    seed: int = 0
+    lr: float = 0.025
+    lr_min: float = 0.001
+    momentum: float = 0.9
+    weight_decay: float = 3e-4
+    alpha_lr: float = 3e-3
+    unrolled: bool = False
+    ctrl_lr: float = 3.5e-3
+    ctrl_steps: int = 10
+    ctrl_samples: int = 10
+
+    @classmethod
+    def of(cls, profile: Profile, seed: int = 0) -> "Settings":
+        """The sizes that `make run` takes on this kind of machine."""
+        return cls(
+            input_size=profile.image_size,
+            channels=profile.channels,
+            layers=profile.layers,
+            epochs=profile.run_epochs,
+            batch_size=profile.batch_size,
+            seed=seed,
+        )
+
+    def as_dict(self, method: str) -> dict[str, Any]:
+        """The settings that count for this method, by name."""
+        others = ("ctrl_lr", "ctrl_steps", "ctrl_samples") if method == "DARTS" else ("alpha_lr", "unrolled")
+        return {name: value for name, value in asdict(self).items() if name not in others}
+
+
+def supernet(settings: Settings, data: ImageDataset) -> tuple[CNN, torch.optim.SGD, Any]:
+    """The supernet, its optimizer and the cosine schedule, seeded."""
+    torch.manual_seed(settings.seed)
+    in_channels = data.images.shape[1]
+    model = CNN(settings.input_size, in_channels, settings.channels, len(data.classes), settings.layers)
+    optimizer = torch.optim.SGD(
+        model.parameters(), settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay
+    )
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.epochs, settings.lr_min)
+    return model, optimizer, schedule
+
+
+def darts(settings: Settings, train: ImageDataset, **options: Any) -> DartsTrainer:
+    """A DARTS search; `options` go to `DartsTrainer` (checkpoint, callbacks, progress, device, ...)."""
+    model, optimizer, schedule = supernet(settings, train)
+    return DartsTrainer(
+        model,
+        nn.CrossEntropyLoss(),
+        accuracy,
+        optimizer,
+        settings.epochs,
+        train,
+        batch_size=settings.batch_size,
+        arc_learning_rate=settings.alpha_lr,
+        unrolled=settings.unrolled,
+        scheduler=schedule,
+        seed=settings.seed,
+        **options,
+    )
+
+
+def enas(settings: Settings, train: ImageDataset, **options: Any) -> EnasTrainer:
+    """An ENAS search of the same supernet on the same images; `options` go to `EnasTrainer`."""
+    model, optimizer, schedule = supernet(settings, train)
+    return EnasTrainer(
+        model,
+        nn.CrossEntropyLoss(),
+        accuracy,
+        lambda logits, target: accuracy(logits, target)["acc1"],
+        optimizer,
+        settings.epochs,
+        train,
+        batch_size=settings.batch_size,
+        ctrl_lr=settings.ctrl_lr,
+        ctrl_steps=settings.ctrl_steps,
+        ctrl_steps_aggregate=settings.ctrl_samples,
+        scheduler=schedule,
+        seed=settings.seed,
+        **options,
+    )
+
+
+def gap_callback(valid: ImageDataset) -> Callable[[DartsTrainer], None]:
+    """A callback that writes, after each epoch, two accuracies on `valid` into the history.
+
+    "supernet_acc1" is the supernet's with its softmax weights, "derived_acc1" its accuracy when cut down
+    to the derived cell, with the same weights: their difference is the discretisation gap.
+    """
+
+    def measure(trainer: DartsTrainer) -> None:
+        arch = trainer.arch()
+        line = trainer.history.epochs[-1]
+        line["supernet_acc1"] = trainer.score(arch, valid)["acc1"]
+        line["derived_acc1"] = trainer.score(discretise(trainer.model, arch), valid)["acc1"]
+
+    return measure
