@@ -1,11 +1,13 @@
 """nasedu: neural architecture search, built step by step. An architecture is a matrix; see the notebooks."""
 
+from nasedu.candidates import reward_accuracy
 from nasedu.cells import Cell, DerivedCell
 from nasedu.choice import ArchError, InputChoice, LayerChoice, check_arch, choices, points, random_arch
 from nasedu.controller import ENAS_OPS, Controller
 from nasedu.darts import DartsTrainer
 from nasedu.data import Augment, ImageDataset, batches, get_dataset
 from nasedu.derive import describe, discretise, read
+from nasedu.enas import EnasTrainer
 from nasedu.evaluation import accuracy, batch_statistics, evaluate
 from nasedu.genotype import PUBLISHED, Genotype, GenotypeError, edges
 from nasedu.history import History

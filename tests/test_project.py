@@ -17,13 +17,13 @@ PACKAGE = ROOT / "nasedu"
 # fmt: off
 MODULES = [
     "ops", "choice", "genotype", "cells", "network", "macro",
-    "shapes", "images", "download", "data", "derive", "history", "evaluation", "training", "search",
-    "hypergrad", "darts", "plan", "pen", "controller", "enas", "baselines", "truth", "recorded",
+    "shapes", "images", "download", "data", "derive", "history", "evaluation", "training", "search", "candidates",
+    "hypergrad", "darts", "plan", "pen", "controller", "reinforce", "enas", "baselines", "truth", "recorded",
     "figures", "drawing", "draw", "illustrations", "plots", "widgets", "check", "profiles",
     "jobs", "report", "cli",
 ]
 # fmt: on
-LEAVES = {"figures", "drawing", "draw", "illustrations", "plots", "widgets", "check"}
+LEAVES = {"figures", "drawing", "draw", "illustrations", "plots", "widgets", "check", "report"}
 
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
