@@ -62,11 +62,9 @@ class Augment:
         def draw(high: int) -> Tensor:  # (B, 1), integers from 0 to high - 1
             return torch.randint(high, (b, 1), generator=generator, device=source).to(x.device)
 
-        down, right = torch.arange(h, device=x.device), torch.arange(w, device=x.device)
-        rows, cols = (
-            down + draw(2 * self.crop_padding + 1),
-            right + draw(2 * self.crop_padding + 1),
-        )  # (B, H), (B, W)
+        y, z = torch.arange(h, device=x.device), torch.arange(w, device=x.device)
+        rows = y + draw(2 * self.crop_padding + 1)  # (B, H), of the padded image
+        cols = z + draw(2 * self.crop_padding + 1)  # (B, W)
         if self.flip:
             cols = torch.where(draw(2) == 1, cols.flip(1), cols)
         padded = F.pad(x, (self.crop_padding,) * 4).permute(0, 2, 3, 1)  # (B, H + 2 pad, W + 2 pad, C)
@@ -74,14 +72,11 @@ class Augment:
         x = padded[image[:, None, None], rows[:, :, None], cols[:, None, :]].permute(0, 3, 1, 2)
         if self.cutout:
             top, left = draw(h) - self.cutout // 2, draw(w) - self.cutout // 2
-            in_rows, in_cols = (
-                (down >= top) & (down < top + self.cutout),
-                (right >= left) & (right < left + self.cutout),
-            )
+            in_rows = (y >= top) & (y < top + self.cutout)  # (B, H)
+            in_cols = (z >= left) & (z < left + self.cutout)  # (B, W)
+            hole = (in_rows[:, :, None] & in_cols[:, None, :])[:, None]  # (B, 1, H, W)
             fill = self.fill if x.is_floating_point() else (self.fill * 255).round()
-            x = torch.where(
-                (in_rows[:, :, None] & in_cols[:, None, :])[:, None], fill.to(x)[:, None, None], x
-            )
+            x = torch.where(hole, fill.to(x)[:, None, None], x)
         return x
 
 
@@ -210,14 +205,10 @@ def _cifar10(root: Path, subset: int | tuple[int, int] | None, seed: int, size: 
     pair = []
     for part, n in zip(parts, sizes(subset, len(parts[0]), len(parts[1]), "CIFAR-10"), strict=True):
         order = balanced_order(part.targets, seed)[:n]
-        x, y = (
-            torch.from_numpy(part.data[order]).permute(0, 3, 1, 2).contiguous(),
-            torch.tensor(part.targets)[order],
-        )
+        y = torch.tensor(part.targets)[order]
+        x = torch.from_numpy(part.data[order]).permute(0, 3, 1, 2).contiguous()
         if size != x.shape[-1]:
-            x = torch.cat(
-                [F.interpolate(c, (size, size), mode="bilinear", antialias=True) for c in x.split(1000)]
-            )
+            x = F.interpolate(x, (size, size), mode="bilinear", antialias=True)
         source = f"CIFAR-10, official files in {root}"
         pair.append(ImageDataset(x, y, part.classes, "cifar10", source, CIFAR10_MEAN, CIFAR10_STD))
     return pair[0], pair[1]

@@ -121,6 +121,11 @@ def test_from_dataset_reads_pil_bytes_and_floats():
     assert (grey.images == images[:1, :1]).all()
 
 
+def test_from_dataset_rounds_floats_to_the_nearest_byte():
+    data = ImageDataset.from_dataset(Items([(torch.full((3, 8, 8), 99.9 / 255), 0)]))
+    assert (data.images == 100).all()
+
+
 def test_from_dataset_takes_ours_and_subsets_of_ours():
     data = random_dataset()
     assert ImageDataset.from_dataset(data) is data
@@ -243,6 +248,18 @@ def test_a_batch_is_normalised_channels_last_and_in_the_order_asked():
     assert x.is_contiguous(memory_format=torch.channels_last) and x.dtype == torch.float32
     assert y.tolist() == [1, 2, 2]
     torch.testing.assert_close(x, torch.stack([data[i][0] for i in (7, 2, 2)]))
+
+
+def test_augment_sees_the_images_before_they_are_normalised():
+    data, seen = random_dataset(), []
+
+    def spy(x, generator):
+        seen.append(x)
+        return 1 - x
+
+    x, _ = batch_at(data, torch.arange(12), spy, seeded(0))
+    torch.testing.assert_close(seen[0], data.images / 255)
+    torch.testing.assert_close(x, data.normalise(1 - data.images / 255))
 
 
 def labelled_by_number(n: int) -> ImageDataset:
@@ -439,6 +456,7 @@ def test_shapes10_by_name():
     train, valid = get_dataset("shapes10", subset=(30, 20), seed=2)
     assert [len(train), len(valid)] == [30, 20] and train.classes[0] == "disc" and "seed 2" in train.source
     assert (valid.mean == train.mean).all()
+    assert (valid.images != train.images[:20]).flatten(1).any(1).all(), "no image is in both"
     with pytest.raises(DatasetError, match="wanted 1 to 10000"):
         get_dataset("shapes10", subset=10_001)
 
@@ -451,10 +469,11 @@ def write_cifar(root: Path, monkeypatch) -> ImageDataset:
     folder.mkdir(parents=True)
     names = [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]
     images = random_images(20 * len(names), size=32)
+    labels = np.random.default_rng(0).permutation(np.arange(20) % 10).tolist()
     sums = {}
     for i, name in enumerate(names):
         part = images[20 * i : 20 * i + 20]
-        content = pickle.dumps({"data": part.reshape(20, -1).numpy(), "labels": [j % 10 for j in range(20)]})
+        content = pickle.dumps({"data": part.reshape(20, -1).numpy(), "labels": labels})
         (folder / name).write_bytes(content)
         sums[name] = hashlib.md5(content).hexdigest()
     meta = pickle.dumps({"label_names": [f"class {i}" for i in range(10)]})
@@ -462,7 +481,7 @@ def write_cifar(root: Path, monkeypatch) -> ImageDataset:
     monkeypatch.setattr(CIFAR10, "train_list", [[name, sums[name]] for name in names[:5]])
     monkeypatch.setattr(CIFAR10, "test_list", [[names[5], sums[names[5]]]])
     monkeypatch.setitem(CIFAR10.meta, "md5", hashlib.md5(meta).hexdigest())
-    return ImageDataset(images, torch.arange(120) % 10, [f"class {i}" for i in range(10)])
+    return ImageDataset(images, torch.tensor(labels * 6), [f"class {i}" for i in range(10)])
 
 
 def test_cifar10_from_its_official_files(tmp_path, monkeypatch):
