@@ -33,6 +33,7 @@ INK = "#222222"
 FONT = "Helvetica, Arial, 'DejaVu Sans', sans-serif"
 FONT_SIZE, TITLE_SIZE = 15, 20  # points; a box leaves room for the widest of the fonts above
 MARGIN, TITLE_HEIGHT = 12, 34  # points
+PAGE = 960  # pixels: the width of a notebook's page
 FAINT = 0.3  # opacity
 
 
@@ -86,7 +87,7 @@ class CellDrawing:
         boxes, curves, (width, height) = self._layout
         title, words = html.escape(self.title), html.escape(self.words)
         parts = [
-            f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}pt" height="{height:.0f}pt" '
+            f'<svg xmlns="http://www.w3.org/2000/svg" width="{self.size[0]}" height="{self.size[1]}" '
             f'viewBox="0 0 {width:.0f} {height:.0f}" style="max-width:100%;height:auto" role="img" '
             f'aria-label="{words}" font-family="{FONT}" font-size="{FONT_SIZE}" text-anchor="middle" '
             f'fill="{INK}">',
@@ -132,7 +133,9 @@ class CellDrawing:
     def size(self) -> tuple[int, int]:
         """Width and height on a page, in pixels."""
         width, height = self._layout[2]
-        return round(width * 4 / 3), round(height * 4 / 3)
+        # A page made by nbconvert shows an SVG as wide as it says, and cuts it off at the page's edge.
+        scale = min(4 / 3, PAGE / width)
+        return round(scale * width), round(scale * height)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the drawing to `path`, whole or not at all; it must end in .svg, .pdf, .png or .dot."""
@@ -163,7 +166,7 @@ class CellDrawing:
     def _graph(self, labels: bool) -> graphviz.Digraph:
         """The source for Graphviz: with labels and colours to be read by others, or bare, to be laid out."""
         graph = graphviz.Digraph(
-            graph_attr={"rankdir": self.direction, "nodesep": "0.14", "ranksep": "0.36"},
+            graph_attr={"rankdir": self.direction, "nodesep": f"{10 / 72:.5f}", "ranksep": f"{26 / 72:.5f}"},
             node_attr={"shape": "box", "fixedsize": "true", "label": ""},
             edge_attr={"dir": "none"},
         )
@@ -182,7 +185,7 @@ class CellDrawing:
                 "fillcolor": box.fill,
                 "color": box.line,
             }
-            size = {"width": f"{box.width / 72:.4f}", "height": f"{box.height / 72:.4f}"}
+            size = {"width": f"{box.width / 72:.5f}", "height": f"{box.height / 72:.5f}"}
             graph.node(box.name, **size, **(look if labels else {}))
         for group in sorted({box.group for box in self.boxes} - {""}):
             names = [box.name for box in self.boxes if box.group == group]
@@ -256,8 +259,14 @@ class CellDrawing:
 
 def _place(source: str) -> dict[str, Any]:
     """Have Graphviz lay out `source`; nothing is run where there is no `dot`."""
-    if shutil.which("dot"):
-        return json.loads(graphviz.Source(source).pipe(format="json0", engine="dot"))
+    if program := shutil.which("dot"):
+        try:
+            return json.loads(graphviz.Source(source).pipe(format="json0", engine="dot"))
+        except graphviz.CalledProcessError as error:
+            raise RuntimeError(
+                f"{program} can't lay out a graph: {error.stderr.decode(errors='replace').strip() or error}; "
+                "repair Graphviz, or take it off PATH to use the one inside pygraphviz"
+            ) from error
     return json.loads(pygraphviz.AGraph(string=source).draw(format="json0", prog="dot"))
 
 
@@ -277,8 +286,8 @@ def _with_head(spline: list[Point], arrow: Arrow) -> tuple[list[Point], list[Poi
 
 
 def text_width(lines: Sequence[str]) -> float:
-    """Points that the longest of `lines` needs in the widest of our fonts, with room at both ends."""
-    return 0.62 * FONT_SIZE * max(map(len, lines)) + 16
+    """Points, an even number, that the longest of `lines` needs in the widest of our fonts and some more."""
+    return 2 * round(0.31 * FONT_SIZE * max(map(len, lines)) + 8)
 
 
 def _subscripts(text: str) -> str:

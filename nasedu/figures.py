@@ -115,7 +115,7 @@ class Shown(Protocol):
 
 
 def png_bundle(shown: Shown) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Make what Jupyter stores of a picture, (data, metadata), with the words as the alternative text."""
+    """Make what Jupyter stores of a picture, (data, metadata), with the words as its alternative text."""
     width, height = shown.size
     data = {"image/png": base64.b64encode(shown.png).decode(), "text/plain": shown.words}
     return data, {"image/png": {"alt": shown.words, "width": width, "height": height}}
@@ -129,7 +129,7 @@ def to_png(figure: Figure, dpi: float, photos: bool = False) -> bytes:
 
 
 def in_256_colors(image: Image.Image) -> bytes:
-    """Write an image as PNG bytes a third of the size; areas keep their colours, only soft edges lose shades."""
+    """Write an image as PNG bytes a third of the size; areas keep their colours, soft edges lose shades."""
     buffer = io.BytesIO()
     reduced = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)
     reduced.save(buffer, "png", optimize=True)

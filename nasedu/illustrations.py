@@ -24,7 +24,6 @@ from nasedu.ops import PRIMITIVES, make_op
 def operation_pictures(
     image: Tensor,
     ops: Sequence[str] | Mapping[str, nn.Module] = PRIMITIVES,
-    stride: int = 1,
     seed: int = 0,
     title: str = "One image through each candidate operation",
 ) -> Picture:
@@ -38,7 +37,7 @@ def operation_pictures(
     if not isinstance(ops, Mapping):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            ops = {name: make_op(name, image.shape[0], stride) for name in ops}
+            ops = {name: make_op(name, image.shape[0]) for name in ops}
     columns = -(-(len(ops) + 1) // 3)
     made, grid = figure(3, columns, size=(3.4 * columns, 10.5), squeeze=False)
     for axes in grid.flat:

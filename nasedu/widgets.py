@@ -4,6 +4,7 @@
     xi_explorer()                             notebook 02: the toy problem's path for every xi
     temperature_explorer(logits)              notebook 04: softmax over operations, colder and hotter
     epoch_scrubber(history, "normal")         notebook 07: the derived cell and its matrix at each epoch
+    LiveCurves()                              notebook 06: a trainer's callback, curves that grow with it
 
 With a kernel behind the page the sliders move the picture. On a page without one, and in a test, the same
 cell leaves the picture of the first state: the output holds both, and who shows it takes what it can.
@@ -26,7 +27,7 @@ from nasedu.figures import SHARP, Numbers, Picture, Shown, array, in_256_colors,
 from nasedu.genotype import Genotype
 from nasedu.illustrations import bilevel_paths, softmax_bars, toy_path
 from nasedu.ops import PRIMITIVES
-from nasedu.plots import alpha_heatmap, epochs_of
+from nasedu.plots import alpha_heatmap, epochs_of, learning_curves
 
 VIEW = "application/vnd.jupyter.widget-view+json"
 
@@ -204,3 +205,21 @@ def epoch_scrubber(history: Any, which: str = "normal", ops: Sequence[str] = PRI
         return Stack((derived, matrix))
 
     return explore(draw, epoch=Slider(list(archs), list(archs)[-1]))
+
+
+class LiveCurves:
+    """Learning curves that grow while a trainer works: show it, and give it to the trainer as a callback.
+
+    Where no page listens (a test, a stored notebook) it leaves nothing; draw the finished history afterwards.
+    """
+
+    def __init__(self, title: str = "Learning curves") -> None:
+        self.title = title
+        self.image = ipywidgets.Image(format="png", layout=ipywidgets.Layout(max_width="100%"))
+
+    def __call__(self, trainer: Any) -> None:
+        """Draw the trainer's history so far."""
+        self.image.value = learning_curves(trainer.history, self.title).png
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict:
+        return self.image._repr_mimebundle_()
