@@ -86,7 +86,7 @@ def draw_cell(
     boxes = [
         Box(f"s{i}", INPUTS[i], 52, 36, "#eeeeee", GREY, tip=f"input {INPUTS[i]}", group="in") for i in (0, 1)
     ]
-    boxes += [Box(f"s{node}", str(node), 40, 36, tip=f"node {node}") for node in range(2, n_nodes + 2)]
+    boxes += [Box(f"s{node}", str(node), 44, 44, tip=f"node {node}") for node in range(2, n_nodes + 2)]
     boxes.append(
         Box("out", "output", text_width(["output"]), 36, "#eeeeee", GREY, tip="concatenation of the nodes")
     )
@@ -112,7 +112,8 @@ def draw_cell(
         arrows.append(Arrow(f"p{i}", f"s{node}", color, width, True, not keep, ports=(leave, "_")))
     arrows += [Arrow(f"s{node}", "out", "#aaaaaa") for node in range(2, n_nodes + 2)]
     words = _words(title, paths, kept, n_nodes, discrete)
-    return CellDrawing(title, words, tuple(boxes), tuple(arrows), direction)
+    gap = 44 if discrete else 26
+    return CellDrawing(title, words, tuple(boxes), tuple(arrows), direction, gap)
 
 
 def draw_chain(

@@ -75,6 +75,7 @@ class CellDrawing:
     boxes: tuple[Box, ...]
     arrows: tuple[Arrow, ...]
     direction: str = "LR"  # or "TB", top to bottom
+    gap: int = 26  # points between a box and the next in that direction
 
     @property
     def dot(self) -> str:
@@ -166,7 +167,11 @@ class CellDrawing:
     def _graph(self, labels: bool) -> graphviz.Digraph:
         """The source for Graphviz: with labels and colours to be read by others, or bare, to be laid out."""
         graph = graphviz.Digraph(
-            graph_attr={"rankdir": self.direction, "nodesep": f"{10 / 72:.5f}", "ranksep": f"{26 / 72:.5f}"},
+            graph_attr={
+                "rankdir": self.direction,
+                "nodesep": f"{14 / 72:.5f}",
+                "ranksep": f"{self.gap / 72:.5f}",
+            },
             node_attr={"shape": "box", "fixedsize": "true", "label": ""},
             edge_attr={"dir": "none"},
         )
