@@ -199,7 +199,7 @@ class Controller(nn.Module):
     def _write_layer(self, pen: Pen, part: LayerPart) -> None:
         head = self._head(part)
         logits = self._bounded(head.logits(pen.advance()), self.op_tanh_constant)
-        op = pen.draw(f"{part.label} {part.row}: layer", head.names, logits)
+        op = pen.draw(f"{self._name(part)}: layer", head.names, logits)
         pen.write(part.label, part.row, op)
         pen.x = head.embedding(op)
         h = pen.advance()
@@ -212,7 +212,7 @@ class Controller(nn.Module):
         if str(number) in self.candidates:
             anchors = [a.expand_as(pen.h) for a in self.candidates[str(number)]]
             memory = Memory(anchors, [self.key(a) for a in anchors])
-        name = f"{part.label} {part.row}: input"
+        name = f"{self._name(part)}: input"
         if part.n_chosen is None:
             q = self._attend(memory, pen.advance())  # (n, k)
             coins = [torch.stack([torch.zeros_like(q_j), q_j], dim=1) for q_j in q.unbind(dim=1)]
@@ -230,6 +230,9 @@ class Controller(nn.Module):
             gone = gone.scatter(1, choice[:, None], True)
             pen.write(part.label, part.row, choice)
             pen.x = memory.recall(choice)
+
+    def _name(self, part: LayerPart | InputPart) -> str:
+        return part.label if self.shapes[part.label][0] == 1 else f"{part.label} {part.row}"
 
     def _head(self, part: CellPart | LayerPart) -> Any:
         return self.heads[self.head_of[_sharing(part)]]

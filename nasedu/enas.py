@@ -12,33 +12,29 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nasedu.candidates import Candidate, Reward, ranked
-from nasedu.choice import random_arch
+from nasedu.candidates import Reward, SamplingSearch
 from nasedu.controller import Controller
 from nasedu.data import seeded
-from nasedu.derive import describe
 from nasedu.evaluation import Mean, Metrics, batch_statistics, prefixed
-from nasedu.genotype import Genotype
 from nasedu.pen import Sample
 from nasedu.plan import InputPart
 from nasedu.reinforce import advantages, policy_loss
-from nasedu.search import SearchTrainer
 
 
-class EnasTrainer(SearchTrainer):
+class EnasTrainer(SamplingSearch):
     """Search any model built from `LayerChoice` and `InputChoice` by ENAS, with the keyword names of NNI 2.x.
 
     `dataset` is cut into two halves, one for the weights and one for the controller's rewards. `optimizer`
     belongs to the weights. `reward_function(logits, target)` rewards a validation batch, see
     `reward_accuracy`. `ctrl_kwargs` are arguments of `Controller`, which is trained by Adam with rate
     `ctrl_lr`, betas (0, 0.999) and eps 1e-3 (released code). An epoch has `ctrl_steps` controller updates
-    (30: released code), each the mean of `ctrl_steps_aggregate` samples. `skip_weight` weighs the controller's
-    `skip_penalty`. `grad_clip` bounds the norm of both gradients (0: no bound). `workers` is accepted and
-    unused: there are no worker processes. Where nothing is said a default is NNI's; the released micro search
-    has baseline_decay=0.99, ctrl_lr=0.0035, ctrl_steps_aggregate=10.
+    (30: released code), each the mean of `ctrl_steps_aggregate` samples. `skip_weight` weighs the
+    controller's `skip_penalty`. `grad_clip` bounds the norm of both gradients (0: no bound). `workers` is
+    accepted and unused: there are no worker processes. Where nothing is said a default is NNI's; the
+    released micro search has baseline_decay=0.99, ctrl_lr=0.0035, ctrl_steps_aggregate=10.
 
-    After the search `n_candidates` samples are scored on the same `candidate_images` images of the second
-    half and the best is exported. Keyword-only besides: `augment` and all of `Trainer`.
+    At the end `n_candidates` samples (10) are scored on the same `candidate_images` images (2000) of the
+    second half, and the best is exported. Keyword-only besides: `augment` and all of `Trainer`.
 
     A line of the history has train_loss and metrics (of the child's batches), valid_loss and metrics, reward
     R and entropy (of the controller's), baseline, and "arch": the mean matrices of 100 samples, which is the
@@ -69,29 +65,19 @@ class EnasTrainer(SearchTrainer):
         ctrl_kwargs: Mapping[str, Any] | None = None,
         *,
         ctrl_steps: int = 30,
-        n_candidates: int = 10,
-        candidate_images: int = 2000,
         **options: Any,
     ):
-        everyone = (model, loss, metrics, optimizer, num_epochs, dataset)
-        super().__init__(*everyone, batch_size, device, log_frequency, grad_clip, **options)
+        common = (model, loss, metrics, optimizer, num_epochs, dataset)
+        options = {"reward_function": reward_function, **options}
+        super().__init__(*common, batch_size, device, log_frequency, grad_clip, **options)
         self.controller = Controller.for_model(
             model, **{"generator": seeded(self.seed, 3), **(ctrl_kwargs or {})}
         )
-        describe(model, random_arch(model, seeded(0)))  # raises now, not after the search, if it can't
-        counts = {
-            "ctrl_steps_aggregate": ctrl_steps_aggregate,
-            "ctrl_steps": ctrl_steps,
-            "n_candidates": n_candidates,
-            "candidate_images": candidate_images,
-        }
-        for name, number in counts.items():
+        for name, number in (("ctrl_steps", ctrl_steps), ("ctrl_steps_aggregate", ctrl_steps_aggregate)):
             if not isinstance(number, int) or number < 1:
                 raise ValueError(f"{name} must be a whole number from 1 up, got {number!r}")
-        self.reward_function = reward_function
         self.entropy_weight, self.skip_weight = entropy_weight, skip_weight
         self.baseline_decay, self.ctrl_steps_aggregate = baseline_decay, ctrl_steps_aggregate
-        self.n_candidates, self.candidate_images = n_candidates, candidate_images
         self.ctrl_optimizer = torch.optim.Adam(
             self.controller.parameters(), lr=ctrl_lr, betas=(0.0, 0.999), eps=1e-3
         )
@@ -103,7 +89,6 @@ class EnasTrainer(SearchTrainer):
             "weights": f"entropy {entropy_weight}, skip {skip_weight}",
         }
         self._child_archs: tuple[int, Sample] | None = None
-        self._candidates: tuple[tuple[int, int], list[Candidate]] | None = None
 
     # One epoch.
 
@@ -153,27 +138,10 @@ class EnasTrainer(SearchTrainer):
         sample = self._draw(n, self.epoch, 6)
         return {label: matrices.mean(dim=0) for label, matrices in sample.arch.items()}
 
-    def candidates(self) -> list[Candidate]:
-        """`n_candidates` samples of the controller as it is now, scored on the same images, best first."""
-        now = (self.epoch, self.step)
-        if self._candidates is None or self._candidates[0] != now:
-            sample = self._draw(self.n_candidates, self.epoch, 7)
-            images = self.valid_half.take(range(min(self.candidate_images, len(self.valid_half))))
-            archs = [sample[i] for i in range(len(sample))]
-            self._candidates = now, ranked(self, archs, self.reward_function, images)
-        return self._candidates[1]
-
-    def best(self) -> dict[str, Tensor]:
-        """The matrices of the best candidate."""
-        return self.candidates()[0].arch
-
-    def genotype(self) -> Genotype:
-        """The cells of the best candidate, for models of normal and reduction cells as `CNN`."""
-        return Genotype.from_dict(self.export())
-
-    def export(self) -> dict[str, Any]:
-        """The best candidate as a dict that `json.dump` takes; see `derive.describe`."""
-        return describe(self.model, self.best())
+    def propose(self, n: int) -> list[dict[str, Tensor]]:
+        """Draw n architectures from the controller as it is now."""
+        sample = self._draw(n, self.epoch, 7)
+        return [sample[i] for i in range(n)]
 
     # For the history and the checkpoint.
 
@@ -207,4 +175,4 @@ class EnasTrainer(SearchTrainer):
         self.controller.load_state_dict(state["controller"])
         self.ctrl_optimizer.load_state_dict(state["ctrl_optimizer"])
         self.baseline = state["baseline"]
-        self._child_archs = self._candidates = None
+        self._child_archs = None
