@@ -84,7 +84,7 @@ def test_the_scrubber_derives_the_cell_of_its_epoch():
 
 
 def test_temperature_keeps_the_logits_it_was_given():
-    logits = torch.zeros(8)
+    logits = torch.zeros(8, dtype=torch.float64)
     explorer = widgets.temperature_explorer(logits)
     before = explorer.draw(temperature=1).words
     logits[0] = 100.0
