@@ -70,7 +70,8 @@ def killed_and_resumed(
     checkpoint.
     """
     processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["nasedu", "killing"])
+    # An optimizer imports torch._dynamo, which takes a second. Test modules Python 3.11's server can't find.
+    processes.set_forkserver_preload(["nasedu", "torch._dynamo", "pytest"])
     draw = random.Random(seed)
     undisturbed = processes.Process(target=run, args=(make_trainer, None, folder / "undisturbed.pt"))
     undisturbed.start()
