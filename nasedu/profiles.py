@@ -23,6 +23,7 @@ class Profile:
     layers: int  # cells of the supernet
     epochs: int  # of a search
     train_epochs: int  # of a derived network, trained from scratch
+    draws: int  # random architectures, each trained from scratch
     seeds: int  # repetitions where a result has a spread
     run_images: int  # of `make run`, which has five minutes for both of its searches
     run_epochs: int
@@ -55,6 +56,7 @@ TABLE: dict[str, tuple[Any, Any, Any]] = {
     "layers":       (3,          5,      8),
     "epochs":       (2,          3,      8),
     "train_epochs": (2,          4,      10),
+    "draws":        (8,          12,     24),
     "seeds":        (2,          3,      3),
     "run_images":   (200,        4_000,  20_000),
     "run_epochs":   (1,          5,      10),
