@@ -1,6 +1,6 @@
 """The end of a search that samples: score several architectures on the same images and keep the best."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -72,6 +72,10 @@ class SamplingSearch(SearchTrainer):
 
         with batch_statistics(self.model):
             return sorted(map(score, archs), key=lambda candidate: -candidate.scores["reward"])
+
+    def load_extra_state(self, state: Mapping[str, Any]) -> None:
+        """Forget the candidates of before the load."""
+        self._candidates = (None, [])
 
     def candidates(self) -> list[Candidate]:
         """`n_candidates` proposals with their scores, best first; kept until the search goes on."""

@@ -69,7 +69,9 @@ class Controller(nn.Module):
     entropy of the distribution. An `InputChoice` of a given number draws without replacement.
 
     Several sequences give one matrix: a node's two (input, operation) pairs are drawn in an order, which the
-    sum forgets. `log_prob` is that of the sequence; a matrix has the sum of its sequences' probabilities.
+    sum forgets. `log_prob` is that of the sequence; a matrix has the sum of its sequences' probabilities. And
+    since the anchors of a cell's two inputs are zeros, as in the released code, what the LSTM writes next
+    can't depend on which of the two was drawn.
     """
 
     def __init__(

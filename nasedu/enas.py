@@ -172,6 +172,7 @@ class EnasTrainer(SamplingSearch):
 
     def load_extra_state(self, state: Mapping[str, Any]) -> None:
         """Take controller, optimizer and baseline back."""
+        super().load_extra_state(state)
         self.controller.load_state_dict(state["controller"])
         self.ctrl_optimizer.load_state_dict(state["ctrl_optimizer"])
         self.baseline = state["baseline"]

@@ -54,6 +54,7 @@ def test_the_best_of_n_is_exported():
     assert exported == trainer.export() and trainer.genotype() == Genotype.from_dict(exported)
     assert_same(read(trainer.model, exported), candidates[0].arch)
     Network(trainer.genotype(), 4, 10, 3)(torch.randn(2, 3, 16, 16)).sum().backward()
+    assert_same(trainer.propose(3), random_search().propose(3))
     other = random_search(reward_function=lambda logits, target: -nn.functional.cross_entropy(logits, target))
     best = other.candidates()[0].scores
     assert best["reward"] == pytest.approx(-best["loss"])

@@ -172,6 +172,16 @@ def test_a_replayed_sample_is_the_same_sample():
     assert not torch.equal(controller.sample(50, seeded(2)).decisions, sample.decisions)
 
 
+def test_what_follows_does_not_know_which_of_the_cells_inputs_was_drawn():
+    controller = small()
+    decisions = torch.tensor([[i, j, k, 2, 1, 1, 0, 0] for i in (0, 1) for j in (0, 1) for k in (0, 1)])
+    steps = controller.replay(decisions).steps
+    for step in steps[1:4]:  # node 2: the second input, the first and the second operation
+        told = step.probabilities[::2]
+        torch.testing.assert_close(told, told[:1].expand_as(told), rtol=0, atol=0)
+    assert not torch.equal(steps[3].probabilities[0], steps[3].probabilities[1]), "but it knows operations"
+
+
 def test_decisions_that_cannot_be_are_told():
     controller = small()
     with pytest.raises(ValueError, match=r"wanted decisions \(n, 8\), got \(1, 7\)"):

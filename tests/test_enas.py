@@ -349,6 +349,30 @@ def test_the_macro_space_is_a_chain_with_skips():
         model.chain(trainer.arch())
 
 
+@pytest.mark.parametrize(("target", "weight"), [(0.1, 50.0), (0.9, 50.0), (0.1, 0.0)])
+def test_the_skip_weight_draws_the_skip_rate_to_its_target(target, weight):
+    trainer = searched(
+        MacroCNN(16, 3, 2, 10, 3),
+        n_images=16,
+        reward_function=lambda logits, y: 0.5,
+        skip_weight=weight,
+        ctrl_steps=25,
+        ctrl_steps_aggregate=2,
+        ctrl_lr=0.01,
+        ctrl_kwargs={"skip_target": target},
+    )
+    rate = trainer.fit().column("skip_rate")[-1]
+    assert abs(rate - (target if weight else 0.5)) < 0.12
+
+
+def test_the_controllers_gradient_is_clipped():
+    rewards = iter([0.0, 1.0, 0.0])
+    trainer = enas(grad_clip=1e-4, reward_function=lambda logits, target: next(rewards))
+    trainer.controller_step(0, 0)
+    norm = torch.stack([p.grad.norm() for p in trainer.controller.parameters()]).norm().item()
+    assert norm == pytest.approx(1e-4, rel=1e-2)
+
+
 def test_the_default_macro_space_is_the_papers():
     model = MacroCNN()
     assert model.choices()["op"] == (12, 6) and model.choices()["skip_11"] == (1, 11)
@@ -415,12 +439,23 @@ def test_a_checkpoint_of_another_search_is_refused(tmp_path):
             enas(tmp_path / "search.pt", **other).fit()
 
 
-def test_a_search_loaded_in_the_middle_of_an_epoch_forgets_what_it_had_drawn(tmp_path):
-    trainer = enas()
-    trainer.fit()
-    trainer.save(tmp_path / "end.pt")
-    exported = trainer.export()
-    again = enas()
-    again.export(), again.train_step(0, 0)
-    again.load(tmp_path / "end.pt")
-    assert again.export() == exported
+def test_what_was_drawn_before_a_load_is_forgotten(tmp_path):
+    trainer, again = enas(), enas()
+    for one in (trainer, again):
+        one.train_step(0, 0)
+        one.export()
+    with torch.no_grad():
+        for p in trainer.controller.parameters():
+            p.uniform_(-1, 1, generator=seeded(0))
+        for p in trainer.model.parameters():
+            p.mul_(1.1)
+    trainer.save(tmp_path / "search.pt")
+    again.load(tmp_path / "search.pt")
+    fresh = enas()
+    fresh.load(tmp_path / "search.pt")
+    assert_same(again.candidates()[0].scores, fresh.candidates()[0].scores)
+    assert_same(again.best(), fresh.best())
+    for one in (again, fresh):
+        torch.manual_seed(0)  # for dropout
+        one.train_step(0, 1)
+    assert_same(state_of(again)["model"], state_of(fresh)["model"])
