@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nasedu.ops import PRIMITIVES
-from nasedu.pen import Memory, Pen, Sample
+from nasedu.pen import Head, Memory, Pen, Sample
 from nasedu.plan import CellPart, InputPart, LayerPart, Part, plan_of, shapes_of
 
 ENAS_OPS = ("sep_conv_3x3", "sep_conv_5x5", "avg_pool_3x3", "max_pool_3x3", "skip_connect")
@@ -24,22 +24,6 @@ MACRO_CONSTANTS = {"tanh_constant": 1.5, "op_tanh_reduce": 1.0}
 """Where the released code of the macro search differs from that of the micro search."""
 
 IMPOSSIBLE = -1e9  # a logit of something that can't be chosen; finite, so that 0 x log 0 is 0
-
-
-class _Head(nn.Module):
-    """Logits over a set of operations, and an embedding of each for the step after."""
-
-    def __init__(self, lstm_size: int, names: Sequence[str], cell: bool):
-        super().__init__()
-        drawn = [i for i, name in enumerate(names) if not (cell and name == "none")]
-        self.names = [names[i] for i in drawn]
-        self.logits = nn.Linear(lstm_size, len(drawn), bias=cell)
-        self.embedding = nn.Embedding(len(drawn), lstm_size)
-        self.register_buffer("columns", torch.tensor(drawn), persistent=False)
-        favoured = torch.tensor([name.startswith("sep_conv") for name in self.names])
-        self.register_buffer("favoured", favoured, persistent=False)
-        self.columns: Tensor
-        self.favoured: Tensor
 
 
 class Controller(nn.Module):
@@ -112,7 +96,7 @@ class Controller(nn.Module):
         for number, part in enumerate(self.plan):
             if not isinstance(part, InputPart) and _sharing(part) not in self.head_of:
                 self.head_of[_sharing(part)] = len(self.heads)
-                self.heads.append(_Head(lstm_size, part.names, isinstance(part, CellPart)))
+                self.heads.append(Head(lstm_size, part.names, isinstance(part, CellPart)))
             elif isinstance(part, InputPart) and not self._in_a_chain(number, part):
                 self.candidates[str(number)] = nn.Parameter(torch.empty(part.n_candidates, lstm_size))
         with torch.no_grad():

@@ -53,6 +53,22 @@ class Sample:
         return {label: matrices[i] for label, matrices in self.arch.items()}
 
 
+class Head(nn.Module):
+    """Logits over operations (a cell's without "none"), and an embedding of each for the step after."""
+
+    def __init__(self, lstm_size: int, names: Sequence[str], cell: bool):
+        super().__init__()
+        drawn = [i for i, name in enumerate(names) if not (cell and name == "none")]
+        self.names = [names[i] for i in drawn]
+        self.logits = nn.Linear(lstm_size, len(drawn), bias=cell)
+        self.embedding = nn.Embedding(len(drawn), lstm_size)
+        self.register_buffer("columns", torch.tensor(drawn), persistent=False)
+        favoured = torch.tensor([name.startswith("sep_conv") for name in self.names])
+        self.register_buffer("favoured", favoured, persistent=False)
+        self.columns: Tensor
+        self.favoured: Tensor
+
+
 class Memory:
     """What can be attended to: anchors (n, H), and of each the key W1 h."""
 
