@@ -157,9 +157,9 @@ def _record(given: argparse.Namespace) -> int:
     run = Recorded(
         name=name,
         method=given.method.upper(),
-        command=f"python -m nasedu record {given.method} --data FOLDER {flags} --out {name}.json",
+        command=f"python -m nasedu record {given.method} --data {given.data} {flags} --out {name}.json",
         dataset={
-            "source": "CIFAR-10" if given.data == "cifar10" else given.data,
+            "source": train.source,
             "train": len(train),
             "valid": len(valid),
         },
