@@ -69,18 +69,17 @@ class _Point(nn.Module):
                 f"({', '.join(self.names)}) as arch[{self.label!r}], got {shape}"
             )
         row = matrix[self.row]
-        if row.requires_grad or _is_transformed(matrix):
-            return row.unbind()
-        return [float(weight) for weight in row.tolist()]
+        return row.unbind() if _is_differentiated(matrix) else [float(weight) for weight in row.tolist()]
 
 
-def _is_transformed(matrix: Tensor) -> bool:
-    """Is `matrix` inside a transform of torch.func, or does it carry a forward-mode tangent?
+def _is_differentiated(matrix: Tensor) -> bool:
+    """Is a derivative with respect to `matrix` being taken: by autograd, in forward mode, or by torch.func?
 
-    There `requires_grad` can be False for a tensor that is being differentiated, as in an inner `grad` over
-    the weights while an outer one differentiates the architecture.
+    `requires_grad` alone does not say: it is False in an inner `grad` over the weights while an outer one
+    differentiates the architecture, and True under `torch.no_grad()`.
     """
-    return debug_unwrap(matrix) is not matrix or unpack_dual(matrix).tangent is not None
+    by_autograd = matrix.requires_grad and torch.is_grad_enabled()
+    return by_autograd or unpack_dual(matrix).tangent is not None or debug_unwrap(matrix) is not matrix
 
 
 def _shape(matrix: object) -> tuple[int, ...] | str:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
+from reprlib import repr as short  # bounded in length and in depth, since what was read may be anything
 from typing import Any, cast
 
 import torch
@@ -121,26 +122,31 @@ class Genotype:
         """The same for parsed JSON: a dict with "format", "version", "normal" and "reduce"."""
         if not isinstance(data, Mapping):
             raise GenotypeError(f"a genotype is a JSON object, got {type(data).__name__}")
-        if data.get("format") != FORMAT or data.get("version") != 1 or data["version"] is True:
+        form, version = data.get("format"), data.get("version")
+        if form != FORMAT or type(version) is not int or version != 1:
             raise GenotypeError(
-                f'a genotype says "format": "{FORMAT}", "version": 1; this says '
-                f"{data.get('format')!r}, {data.get('version')!r}"
+                f'a genotype says "format": "{FORMAT}", "version": 1; '
+                f"this says {short(form)}, {short(version)}"
             )
         unknown = set(data) - {"format", "version", "source", "normal", "reduce"}
         missing = {"normal", "reduce"} - set(data)
         if unknown or missing:
-            raise GenotypeError(f"a genotype has unknown keys {sorted(unknown)} and lacks {sorted(missing)}")
+            extra = short(sorted(unknown, key=str))
+            raise GenotypeError(f"this genotype has the unknown keys {extra} and lacks {sorted(missing)}")
         source = data.get("source", "")
         if not isinstance(source, str):
-            raise GenotypeError(f"a genotype's source is a text, got {source!r}")
+            raise GenotypeError(f"a genotype's source is a text, got {short(source)}")
         return cls(data["normal"], data["reduce"], source)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the JSON text to `path`, whole or not at all."""
         path = Path(path)
         temporary = path.with_name(path.name + ".part")
-        temporary.write_text(self.to_json() + "\n", encoding="utf-8")
-        os.replace(temporary, path)
+        try:
+            temporary.write_text(self.to_json() + "\n", encoding="utf-8")
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Genotype":
@@ -154,23 +160,23 @@ class Genotype:
 def _checked_cell(cell: object, name: str) -> tuple[Node, ...]:
     """`cell` as nested tuples, or GenotypeError with the place that is wrong."""
     if not isinstance(cell, Sequence) or isinstance(cell, str) or not cell:
-        raise GenotypeError(f"the {name} cell must be a list of nodes, got {cell!r:.80}")
+        raise GenotypeError(f"the {name} cell must be a list of nodes, got {short(cell)}")
     nodes = []
     for node, pairs in enumerate(cell, start=2):
         where = f"node {node} of the {name} cell"
         if not isinstance(pairs, Sequence) or isinstance(pairs, str) or len(pairs) != 2:
-            raise GenotypeError(f"{where} must be two (operation, input) pairs, got {pairs!r:.80}")
+            raise GenotypeError(f"{where} must be two (operation, input) pairs, got {short(pairs)}")
         for pair in pairs:
             if not isinstance(pair, Sequence) or isinstance(pair, str) or len(pair) != 2:
-                raise GenotypeError(f"{where} must be two (operation, input) pairs, got {pair!r:.80}")
+                raise GenotypeError(f"{where} must be two (operation, input) pairs, got {short(pair)}")
             op, source = pair
             if not isinstance(op, str) or not op or op == "none":
                 raise GenotypeError(
-                    f"{where} needs the name of an operation other than 'none', got {op!r:.80}"
+                    f"{where} needs the name of an operation other than 'none', got {short(op)}"
                 )
             if type(source) is not int or not 0 <= source < node:
                 raise GenotypeError(
-                    f"{where} takes its input from a state 0 ... {node - 1}, got {source!r:.80}"
+                    f"{where} takes its input from a state 0 ... {node - 1}, got {short(source)}"
                 )
         nodes.append(
             tuple(sorted(((op, source) for op, source in pairs), key=lambda pair: (pair[1], pair[0])))
