@@ -12,10 +12,16 @@ from nasedu.check.contract import Cases, exercise
 def same_padding(answer: Callable) -> Cases:
     """Check exercise 04.1: `answer(kernel, dilation)` is the padding that keeps a map's size."""
     for kernel, dilation in [(3, 1), (5, 1), (3, 2), (5, 2), (1, 1), (7, 3)]:
-        yield f"{kernel} x {kernel}, dilation {dilation}", answer(kernel, dilation), dilation * (kernel - 1) // 2
+        yield (
+            f"{kernel} x {kernel}, dilation {dilation}",
+            answer(kernel, dilation),
+            dilation * (kernel - 1) // 2,
+        )
 
 
-@exercise("the gradient of the softmax", hint="p (g - sum of p g), with g the sum over output_gradient x output")
+@exercise(
+    "the gradient of the softmax", hint="p (g - sum of p g), with g the sum over output_gradient x output"
+)
 def alpha_gradient(answer: Callable) -> Cases:
     """Check exercise 04.2: `answer(alpha, output_gradient, outputs)` is dL/dalpha of a mixed edge."""
     generator = torch.Generator().manual_seed(0)
@@ -31,7 +37,9 @@ def alpha_gradient(answer: Callable) -> Cases:
         yield f"{n} operations: they sum to zero", mine.sum(), 0.0
 
 
-@exercise("two filters are one", hint="F.pad puts a rim of zeros around the small filter; then mix the filters")
+@exercise(
+    "two filters are one", hint="F.pad puts a rim of zeros around the small filter; then mix the filters"
+)
 def merged_filter(answer: Callable) -> Cases:
     """Check exercise 04.3: `answer(three, five, p)` is one depthwise filter, equal to the mixture of two."""
     generator = torch.Generator().manual_seed(0)
@@ -42,5 +50,7 @@ def merged_filter(answer: Callable) -> Cases:
         mine = answer(three, five, p)
         shares = f"{p[0]:.1f} of the small one and {p[1]:.1f} of the large one"
         yield f"{shares}: the shape", tuple(mine.shape), (4, 1, 5, 5)
-        mixture = p[0] * F.conv2d(x, three, padding=1, groups=4) + p[1] * F.conv2d(x, five, padding=2, groups=4)
+        mixture = p[0] * F.conv2d(x, three, padding=1, groups=4) + p[1] * F.conv2d(
+            x, five, padding=2, groups=4
+        )
         yield f"{shares}: the same output", F.conv2d(x, mine, padding=2, groups=4), mixture
