@@ -8,17 +8,14 @@ from nasedu.check.contract import equal, exercise
 from nasedu.check.notebook_00 import deep_cell, node_three, read_nodes
 from nasedu.check.notebook_01 import best_of, distinct_cells, draws_needed, macro_space
 from nasedu.check.notebook_02 import look_ahead, resting_point, second_order, toy_hypergradients
-from nasedu.check.notebook_04 import same_padding
+from nasedu.check.notebook_04 import alpha_gradient, merged_filter, same_padding
 from nasedu.check.notebook_05 import derived_forward, edge_row, operation_weights
 from nasedu.check.notebook_06 import alpha_step, joint_step, mean_entropy
 from nasedu.check.notebook_07 import derive_node, gap, genotype_matrix, node_margin
 from nasedu.check.notebook_14 import input_choice, own_model, virtual_step
 
 __all__ = [
-    "same_padding",
-    "input_choice",
-    "own_model",
-    "virtual_step",
+    "alpha_gradient",
     "alpha_step",
     "best_of",
     "deep_cell",
@@ -31,15 +28,20 @@ __all__ = [
     "exercise",
     "gap",
     "genotype_matrix",
+    "input_choice",
     "joint_step",
     "look_ahead",
     "macro_space",
     "mean_entropy",
+    "merged_filter",
     "node_margin",
     "node_three",
     "operation_weights",
+    "own_model",
     "read_nodes",
     "resting_point",
+    "same_padding",
     "second_order",
     "toy_hypergradients",
+    "virtual_step",
 ]
