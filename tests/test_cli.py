@@ -40,7 +40,7 @@ def test_run_searches_twice_and_writes_everything(tmp_path, capsys, ci):
 
 @pytest.mark.parametrize(
     "data, message",
-    [("nowhere", "no dataset 'nowhere'"), ("empty", "has no train/")],
+    [("nowhere", "no dataset and no folder 'nowhere'"), ("empty", "train/")],
 )
 def test_bad_data_is_one_line_and_exit_code_2(tmp_path, capsys, ci, monkeypatch, data, message):
     monkeypatch.chdir(tmp_path)

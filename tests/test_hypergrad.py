@@ -10,7 +10,7 @@ from torch.func import functional_call, grad
 from nasedu import LayerChoice
 from nasedu.hypergrad import exact, first_order, implicit, sgd_step, unrolled
 
-XI, MOMENTUM, WEIGHT_DECAY = 0.1, 0.9, 3e-3
+XI, MOMENTUM, WEIGHT_DECAY = 0.15, 0.9, 3e-3
 
 
 def distance(got: dict[str, Tensor], wanted: dict[str, Tensor]) -> float:
@@ -119,7 +119,7 @@ def test_unrolled_is_exact_up_to_the_finite_difference(trained):
         r: distance(unrolled(*trained[:4], **options(trained), r=r), wanted) for r in (1e-1, 1e-2, 1e-4)
     }
     assert errors[1e-4] < 1e-6
-    assert errors[1e-2] < 1e-3
+    assert errors[1e-2] < 1e-4
     assert errors[1e-1] / errors[1e-2] == pytest.approx(100, rel=0.3), "the error is of order r^2"
 
 
@@ -172,7 +172,6 @@ def test_unrolled_is_eq_6_to_8_written_out(trained):
 @pytest.mark.parametrize("mutant", ["drop H", "scale H by eps^2", "skip the virtual step", "perturb w'"])
 def test_a_tolerance_of_1e_4_tells_the_mutants_apart(trained, mutant):
     error = distance(by_hand(trained, mutant), exact(*trained[:4], **options(trained)))
-    print(f"{mutant}: {error:.2%}")
     assert error > 1e-3
 
 
