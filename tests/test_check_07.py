@@ -68,6 +68,11 @@ def test_right(ask, answer, cases, capsys):
     ("ask", "answer", "message"),
     [
         (check.derive_node, lambda rows: node(rows, skip=0), 'where "none" is the strongest'),
+        (
+            check.derive_node,  # edges on which "none" is the strongest are no candidates
+            lambda rows: node(rows.where(rows[:, :1] < rows.max(dim=1, keepdim=True).values, 0.0)),
+            'where "none" is the strongest',
+        ),
         (check.derive_node, lambda rows: node(rows, keep=3), "✗ derive a node: three edges"),
         (check.derive_node, lambda rows: node(rows)[:1] * 2, "✗ derive a node: three edges"),
         (
@@ -84,6 +89,14 @@ def test_right(ask, answer, cases, capsys):
         (check.node_margin, lambda rows: margin(rows, skip=0), '"none" is no rival'),
         (check.node_margin, lambda rows: margin(rows[:2]), "the third edge comes close"),
         (check.node_margin, lambda rows: 0.15, "expected: 0.03"),
+        (
+            check.gap,  # one operation on every edge is another cut
+            lambda model, arch, x, y: (
+                accuracy(model(x, arch), y)["acc1"]
+                - accuracy(model(x, {k: (m == m.amax(1, True)).float() for k, m in arch.items()}), y)["acc1"]
+            ),
+            "expected: 0.5\n  got:      0.75",
+        ),
         (check.gap, lambda *a: gap(*a, sign=-1), "expected: 0.5\n  got:      -0.5"),
         (check.gap, lambda *a: abs(gap(*a)), "a negative gap"),
         (check.gap, lambda model, arch, x, y: gap(model, Genotype.derive(arch).arch(), x, y), "got:      0"),
