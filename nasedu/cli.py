@@ -9,8 +9,10 @@ import torch
 
 from nasedu import jobs, report
 from nasedu.choice import ArchError
+from nasedu.darts import DartsTrainer
 from nasedu.data import get_dataset
 from nasedu.download import DownloadError
+from nasedu.enas import EnasTrainer
 from nasedu.genotype import Genotype, GenotypeError
 from nasedu.history import HistoryError
 from nasedu.images import DatasetError, ImageDataset
@@ -109,7 +111,7 @@ def _run(given: argparse.Namespace) -> int:
     return 0
 
 
-def _search(method: str, trainer: SearchTrainer, valid: ImageDataset) -> report.Search:
+def _search(method: str, trainer: DartsTrainer | EnasTrainer, valid: ImageDataset) -> report.Search:
     genotype = Genotype.from_dict(trainer.export())
     last = trainer.history.epochs[-1]
     shared = trainer.score(genotype.arch(), valid)["acc1"]
@@ -130,6 +132,7 @@ def _record(given: argparse.Namespace) -> int:
     checkpoint = given.out.with_suffix(".checkpoint.pt")
     options = {"checkpoint": checkpoint, "checkpoint_every": 50, "log_frequency": 50}
     genotypes: list[Genotype] = []
+    trainer: DartsTrainer | EnasTrainer
     if given.method == "darts":
         trainer = jobs.darts(settings, train, callbacks=[jobs.gap_callback(valid)], **options)
     else:

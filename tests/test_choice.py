@@ -337,7 +337,7 @@ def chi_square(counts: Counter, n_outcomes: int, draws: int) -> float:
 
 
 def test_random_cells_are_uniform():
-    # Two nodes, two real operations: node 2 has 2 x 2 outcomes, node 3 has 3 pairs of inputs x 2 x 2: 48 cells.
+    # Two nodes, two real operations: node 2 has 2 x 2 outcomes, node 3 has 3 pairs of inputs x 2 x 2: 48.
     model, generator = supernet(n_nodes=2), torch.Generator().manual_seed(1)
     drawn = [random_arch(model, generator) for _ in range(2400)]
     for label in ("normal", "reduce"):

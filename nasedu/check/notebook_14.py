@@ -1,6 +1,7 @@
 """Checks of notebook 14: an input choice, a virtual step, and a model of one's own that can be searched."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -54,15 +55,17 @@ def own_model(answer: Callable[[], nn.Module]) -> Cases:
     yield "the shape of its logits for 4 images", tuple(logits.shape), (4, 10)
     noise = torch.randint(256, (8, 3, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     images = ImageDataset(noise, torch.arange(8), [str(i) for i in range(10)])
-    for name, make, options in (
+    rewarded = {"reward_function": lambda o, t: 0.5, "ctrl_steps": 1, "ctrl_steps_aggregate": 1}
+    searches: list[tuple[str, Callable[..., Any], dict[str, Any]]] = [
         ("DARTS", DartsTrainer, {}),
         (
             "ENAS",
             EnasTrainer,
-            {"reward_function": lambda o, t: 0.5, "ctrl_steps": 1, "ctrl_steps_aggregate": 1},
+            rewarded,
         ),
         ("random search", RandomSearch, {}),
-    ):
+    ]
+    for name, make, options in searches:
         sgd = torch.optim.SGD(model.parameters(), 0.01)
         arguments = (model, nn.CrossEntropyLoss(), accuracy)
         trainer = make(
