@@ -12,12 +12,15 @@ from nasedu.check.notebook_04 import alpha_gradient, merged_filter, same_padding
 from nasedu.check.notebook_05 import derived_forward, edge_row, operation_weights
 from nasedu.check.notebook_06 import alpha_step, joint_step, mean_entropy
 from nasedu.check.notebook_07 import derive_node, gap, genotype_matrix, node_margin
+from nasedu.check.notebook_09 import best_of_n, child_step, skip_penalty
 from nasedu.check.notebook_14 import input_choice, own_model, virtual_step
 
 __all__ = [
     "alpha_gradient",
     "alpha_step",
     "best_of",
+    "best_of_n",
+    "child_step",
     "deep_cell",
     "derive_node",
     "derived_forward",
@@ -42,6 +45,7 @@ __all__ = [
     "resting_point",
     "same_padding",
     "second_order",
+    "skip_penalty",
     "toy_hypergradients",
     "virtual_step",
 ]
