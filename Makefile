@@ -19,9 +19,10 @@ run: $(VENV)/.run ## search a cell and write it, drawn, to build/ (DATA=folder: 
 lab: $(VENV)/.lab ## open the notebooks in JupyterLab
 	$(PY) -m jupyterlab notebooks
 
-# A cell that hangs ends after 120 s; conftest.py ends a notebook that takes too long as a whole.
+# A cell that hangs ends after 120 s; conftest.py ends a notebook that takes too long as a whole. One thread:
+# two that have to share a core with other work can be many times slower than one.
 test: $(VENV)/.dev ## run the tests and every notebook, in the ci profile
-	NASEDU_PROFILE=ci $(PY) -m pytest tests notebooks \
+	NASEDU_PROFILE=ci OMP_NUM_THREADS=1 $(PY) -m pytest tests notebooks \
 		--nbval-lax --nbval-current-env --nbval-cell-timeout=120 --nbval-sanitize-with tests/nbval.cfg
 
 check: $(VENV)/.dev ## ruff and mypy

@@ -18,7 +18,8 @@ PACKAGE = ROOT / "nasedu"
 MODULES = [
     "ops", "choice", "genotype", "cells", "network", "macro", "planted",
     "shapes", "images", "download", "data", "derive", "history", "evaluation", "training", "search",
-    "candidates", "hypergrad", "darts", "plan", "pen", "controller", "reinforce", "enas", "baselines", "truth", "recorded",
+    "candidates", "hypergrad", "darts",
+    "plan", "pen", "controller", "reinforce", "enas", "baselines", "truth", "recorded",
     "figures", "drawing", "draw", "illustrations", "plots", "widgets", "check", "profiles",
     "jobs", "report", "cli",
 ]
