@@ -8,6 +8,7 @@ from nasedu.check.contract import equal, exercise
 from nasedu.check.notebook_00 import deep_cell, node_three, read_nodes
 from nasedu.check.notebook_01 import best_of, distinct_cells, draws_needed, macro_space
 from nasedu.check.notebook_02 import look_ahead, resting_point, second_order, toy_hypergradients
+from nasedu.check.notebook_03 import child_size, expected_updates, kendall_tau
 from nasedu.check.notebook_04 import alpha_gradient, merged_filter, same_padding
 from nasedu.check.notebook_05 import derived_forward, edge_row, operation_weights
 from nasedu.check.notebook_06 import alpha_step, joint_step, mean_entropy
@@ -20,6 +21,7 @@ __all__ = [
     "alpha_step",
     "best_of",
     "best_of_n",
+    "child_size",
     "child_step",
     "deep_cell",
     "derive_node",
@@ -29,10 +31,12 @@ __all__ = [
     "edge_row",
     "equal",
     "exercise",
+    "expected_updates",
     "gap",
     "genotype_matrix",
     "input_choice",
     "joint_step",
+    "kendall_tau",
     "look_ahead",
     "macro_space",
     "mean_entropy",
