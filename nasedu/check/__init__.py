@@ -13,12 +13,15 @@ from nasedu.check.notebook_04 import alpha_gradient, merged_filter, same_padding
 from nasedu.check.notebook_05 import derived_forward, edge_row, operation_weights
 from nasedu.check.notebook_06 import alpha_step, joint_step, mean_entropy
 from nasedu.check.notebook_07 import derive_node, gap, genotype_matrix, node_margin
+from nasedu.check.notebook_08 import bandit_gradient, best_baseline, moving_advantages, path_log_prob
 from nasedu.check.notebook_09 import best_of_n, child_step, skip_penalty
 from nasedu.check.notebook_14 import input_choice, own_model, virtual_step
 
 __all__ = [
     "alpha_gradient",
     "alpha_step",
+    "bandit_gradient",
+    "best_baseline",
     "best_of",
     "best_of_n",
     "child_size",
@@ -41,10 +44,12 @@ __all__ = [
     "macro_space",
     "mean_entropy",
     "merged_filter",
+    "moving_advantages",
     "node_margin",
     "node_three",
     "operation_weights",
     "own_model",
+    "path_log_prob",
     "read_nodes",
     "resting_point",
     "same_padding",
