@@ -186,7 +186,7 @@ def test_a_derived_networks_own_layers_are_those_of_its_genotype():
         if label == "normal":
             assert kinds == ["Sequential", "Identity", "MaxPool2d", "Sequential"]
         else:
-            assert kinds == ["FactorizedReduce", "AvgPool2d", "Sequential", "Identity"]
+            assert kinds == ["FactorizedReduce", "AvgPool", "Sequential", "Identity"]
     x = torch.randn(2, 3, 16, 16)
     assert network(x).shape == (2, 10)
     cell = network.cells[1]

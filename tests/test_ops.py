@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from nasedu import ops
@@ -199,3 +200,29 @@ def test_what_cannot_be_halved_is_told():
         FactorizedReduce(4, 5, affine=False)
     with pytest.raises(ValueError, match="this one is 7x8"):
         FactorizedReduce(4, 4, affine=False)(torch.randn(1, 4, 7, 8))
+
+
+@pytest.mark.parametrize("size", [8, 12, 7])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_the_fast_dilated_convolution_is_torchs(kernel, stride, size):
+    torch.manual_seed(0)
+    conv = ops.DilatedConv(6, kernel, stride).double()
+    x = torch.randn(2, 6, size, size + (size % 2) * 2, dtype=torch.float64, requires_grad=True)
+    plain = F.conv2d(x, conv.weight, stride=stride, padding=kernel - 1, dilation=2, groups=6)
+    push = torch.randn_like(plain)
+    torch.testing.assert_close(conv(x), plain)
+    ours = torch.autograd.grad(conv(x), [x, conv.weight], push)
+    torch.testing.assert_close(ours, torch.autograd.grad(plain, [x, conv.weight], push))
+
+
+@pytest.mark.parametrize("size", [8, 7])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_the_fast_average_pool_is_torchs(stride, size):
+    torch.manual_seed(0)
+    x = torch.randn(2, 5, size, size, dtype=torch.float64, requires_grad=True)
+    plain = F.avg_pool2d(x, 3, stride, padding=1, count_include_pad=False)
+    push = torch.randn_like(plain)
+    torch.testing.assert_close(ops.AvgPool(stride)(x), plain)
+    ours = torch.autograd.grad(ops.AvgPool(stride)(x), x, push)
+    torch.testing.assert_close(ours, torch.autograd.grad(plain, x, push))
