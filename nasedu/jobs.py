@@ -55,6 +55,7 @@ class Settings:
             epochs=profile.run_epochs,
             batch_size=profile.batch_size,
             seed=seed,
+            alpha_lr=0.02,  # some 150 steps, and the matrix should be seen to lean
         )
 
     def as_dict(self, method: str) -> dict[str, Any]:

@@ -120,9 +120,9 @@ class DilatedConv(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H/stride, W/stride)."""
-        b, c, h, w = x.shape
-        if x.device.type != "cpu" or h % 2 or w % 2:
+        if x.device.type != "cpu" or x.ndim != 4 or x.shape[2] % 2 or x.shape[3] % 2:
             return super().forward(x)
+        b, c, h, w = x.shape
         padding = self.kernel_size[0] // 2
         if self.stride[0] == 2:  # the outputs are those of the grid of even rows and columns
             return F.conv2d(x[:, :, ::2, ::2], self.weight, padding=padding, groups=c)
@@ -145,7 +145,7 @@ class AvgPool(nn.AvgPool2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H/stride, W/stride)."""
-        if x.device.type != "cpu":
+        if x.device.type != "cpu" or x.ndim != 4:
             return super().forward(x)
         ones, channels = x.new_ones(x.shape[1], 1, 3, 3), x.shape[1]
         total = F.conv2d(x, ones, stride=self.stride, padding=1, groups=channels)

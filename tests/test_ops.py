@@ -226,3 +226,9 @@ def test_the_fast_average_pool_is_torchs(stride, size):
     torch.testing.assert_close(ops.AvgPool(stride)(x), plain)
     ours = torch.autograd.grad(ops.AvgPool(stride)(x), x, push)
     torch.testing.assert_close(ours, torch.autograd.grad(plain, x, push))
+
+
+def test_the_fast_layers_take_a_single_image_as_torchs_do():
+    x = torch.randn(4, 8, 8)
+    for layer in (ops.DilatedConv(4, 3, 1), ops.AvgPool(2)):
+        torch.testing.assert_close(layer(x), layer(x[None])[0])
