@@ -18,7 +18,7 @@ from nasedu import hypergrad
 from nasedu.choice import InputChoice, choices, points
 from nasedu.data import seeded
 from nasedu.derive import describe, discretise
-from nasedu.evaluation import Metrics, prefixed
+from nasedu.evaluation import Metrics, buffers_kept, prefixed
 from nasedu.genotype import Genotype
 from nasedu.search import SearchTrainer
 
@@ -121,14 +121,11 @@ class DartsTrainer(SearchTrainer):
         Returns loss and metrics of the validation batch (at the virtual weights w', if `unrolled`).
         """
         self.model.train()
-        buffers = {name: buffer.detach() for name, buffer in self.model.named_buffers()}
         w = {name: weight.detach() for name, weight in self.model.named_parameters()}
         numbers: dict[str, float] = {}
 
         def logits(x: Tensor, w: Mapping[str, Tensor], alpha: Mapping[str, Tensor]) -> Tensor:
-            # Batch norms write their running averages into these copies, and nobody reads them.
-            copies = {name: buffer.clone() for name, buffer in buffers.items()}
-            return functional_call(self.model, {**w, **copies}, (x, self.weights_of(alpha)))
+            return functional_call(self.model, dict(w), (x, self.weights_of(alpha)))
 
         def train_loss(w: dict[str, Tensor], alpha: dict[str, Tensor]) -> Tensor:
             return self.loss(logits(train[0], w, alpha), train[1])
@@ -140,10 +137,11 @@ class DartsTrainer(SearchTrainer):
             numbers.update(valid_loss=loss.item(), **prefixed("valid", measured))
             return loss
 
-        if self.unrolled:
-            gradient = hypergrad.unrolled(train_loss, val_loss, w, self.alpha, **self._virtual_step())
-        else:
-            gradient = hypergrad.first_order(val_loss, w, self.alpha)
+        with buffers_kept(self.model):  # a forward pass moves the running averages of batch norms
+            if self.unrolled:
+                gradient = hypergrad.unrolled(train_loss, val_loss, w, self.alpha, **self._virtual_step())
+            else:
+                gradient = hypergrad.first_order(val_loss, w, self.alpha)
         for label, logit in self.alpha.items():
             logit.grad = gradient[label]
         self.alpha_optimizer.step()

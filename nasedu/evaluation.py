@@ -25,25 +25,34 @@ def accuracy(output: Tensor, target: Tensor, topk: Sequence[int] = (1,)) -> dict
 
 
 @contextmanager
+def buffers_kept(model: nn.Module) -> Iterator[None]:
+    """Whatever happens inside, the buffers (averages of batch norms) are afterwards what they were."""
+    buffers = list(model.buffers())
+    saved = [buffer.clone() for buffer in buffers]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, value in zip(buffers, saved, strict=True):
+                buffer.copy_(value)
+
+
+@contextmanager
 def batch_statistics(model: nn.Module) -> Iterator[None]:
     """Evaluate `model` with the batch's own mean and variance in batch norms, and leave no trace.
 
-    The running averages of a supernet belong to no single architecture, so both DARTS and ENAS judge by
-    the batch. Everything but batch norm is in eval mode; buffers and modes are afterwards what they
-    were.
+    The running averages of a supernet belong to no single architecture, so both DARTS and ENAS judge by the
+    batch. Everything but batch norm is in eval mode; buffers and modes are afterwards what they were.
     """
     modes = {module: module.training for module in model.modules()}
-    saved = [buffer.clone() for buffer in model.buffers()]
     model.eval()
     for module in modes:
         if isinstance(module, _BatchNorm):
             module.train()
     try:
-        yield
+        with buffers_kept(model):
+            yield
     finally:
-        with torch.no_grad():
-            for buffer, value in zip(model.buffers(), saved, strict=True):
-                buffer.copy_(value)
         for module, mode in modes.items():
             module.training = mode
 

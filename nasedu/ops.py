@@ -63,6 +63,40 @@ def make_op(name: str, channels: int, stride: int = 1, search: bool = True) -> n
     return op
 
 
+def once(x: Tensor, name: str, compute: Callable[[Tensor], Tensor]) -> Tensor:
+    """`compute(x)`, remembered on `x` itself for as long as `x` lives and stays as it is.
+
+    Every edge out of a state begins with the same ReLU or pool of it: four ReLUs an edge, up to five edges.
+    A leaf that wants a gradient is left out: it may be in several graphs, and each needs a node of its own.
+    """
+    if x.is_leaf and x.requires_grad:
+        return compute(x)
+    key = (name, x._version, x.requires_grad, torch.is_grad_enabled())
+    kept = x.__dict__.setdefault("_nasedu_once", {})
+    if key not in kept:
+        kept[key] = compute(x)
+    return kept[key]
+
+
+class ReLU(nn.ReLU):
+    """max(x, 0), computed once for each x."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape, and the same."""
+        return once(x, "relu", F.relu)
+
+
+class MaxPool(nn.MaxPool2d):
+    """The 3x3 maximum, computed once for each x."""
+
+    def __init__(self, stride: int):
+        super().__init__(3, stride, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H/stride, W/stride)."""
+        return once(x, f"max_pool {self.stride}", super().forward)
+
+
 class Zero(nn.Module):
     """The operation `none`: zeros of the shape that the other operations give, (B, C, H/stride, W/stride)."""
 
@@ -88,7 +122,7 @@ class FactorizedReduce(nn.Module):
             raise ValueError(
                 f"FactorizedReduce makes two halves, so it wants an even number of channels, got {c_out}"
             )
-        self.relu = nn.ReLU()
+        self.relu = ReLU()
         self.conv_1 = nn.Conv2d(c_in, c_out // 2, 1, stride=2, bias=False)
         self.conv_2 = nn.Conv2d(c_in, c_out // 2, 1, stride=2, bias=False)
         self.bn = nn.BatchNorm2d(c_out, affine=affine)
@@ -145,6 +179,9 @@ class AvgPool(nn.AvgPool2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H/stride, W/stride)."""
+        return once(x, f"avg_pool {self.stride}", self._mean)
+
+    def _mean(self, x: Tensor) -> Tensor:
         if x.device.type != "cpu" or x.ndim != 4:
             return super().forward(x)
         ones, channels = x.new_ones(x.shape[1], 1, 3, 3), x.shape[1]
@@ -162,7 +199,7 @@ def relu_conv_bn(c_in: int, c_out: int, affine: bool) -> nn.Sequential:
 
 def _then_pointwise(depthwise: nn.Module, c: int, affine: bool) -> list[nn.Module]:
     """ReLU, a convolution of each channel alone, a 1x1 convolution that mixes channels, batch norm."""
-    return [nn.ReLU(), depthwise, nn.Conv2d(c, c, 1, bias=False), nn.BatchNorm2d(c, affine=affine)]
+    return [ReLU(), depthwise, nn.Conv2d(c, c, 1, bias=False), nn.BatchNorm2d(c, affine=affine)]
 
 
 def _sep_conv(kernel: int) -> Factory:
@@ -181,7 +218,7 @@ def _dil_conv(kernel: int) -> Factory:
 
 
 register("none")(lambda c, stride, affine: Zero(stride))
-register("max_pool_3x3")(lambda c, stride, affine: nn.MaxPool2d(3, stride, padding=1))
+register("max_pool_3x3")(lambda c, stride, affine: MaxPool(stride))
 register("avg_pool_3x3")(lambda c, stride, affine: AvgPool(stride))
 register("skip_connect")(
     lambda c, stride, affine: nn.Identity() if stride == 1 else FactorizedReduce(c, c, affine)

@@ -232,3 +232,30 @@ def test_the_fast_layers_take_a_single_image_as_torchs_do():
     x = torch.randn(4, 8, 8)
     for layer in (ops.DilatedConv(4, 3, 1), ops.AvgPool(2)):
         torch.testing.assert_close(layer(x), layer(x[None])[0])
+
+
+def test_what_begins_alike_is_computed_once_for_each_state(monkeypatch):
+    calls = []
+    relu = F.relu
+    monkeypatch.setattr(F, "relu", lambda x: calls.append(x) or relu(x))
+    state = torch.randn(2, 4, 8, 8) * 1.0
+    layers = [make_op(name, 4) for name in ("sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3", "dil_conv_5x5")]
+    for layer in layers:
+        layer(state)
+    assert sum(x is state for x in calls) == 1
+    assert ops.MaxPool(1)(state) is ops.MaxPool(1)(state)
+    assert ops.MaxPool(1)(state).shape != ops.MaxPool(2)(state).shape
+
+
+def test_once_knows_when_a_state_is_not_the_same_any_more():
+    leaf = torch.randn(2, 3, 4, 4, requires_grad=True)
+    for _ in range(2):  # a node shared by two graphs would be freed by the first
+        ops.ReLU()(leaf).sum().backward()
+    state = torch.tensor([[-1.0, 2.0]])
+    assert ops.ReLU()(state).tolist() == [[0.0, 2.0]]
+    state += 3.0
+    assert ops.ReLU()(state).tolist() == [[2.0, 5.0]]
+    middle = leaf * 1.0
+    with torch.no_grad():
+        assert not ops.ReLU()(middle).requires_grad
+    assert ops.ReLU()(middle).requires_grad
