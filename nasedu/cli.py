@@ -136,7 +136,6 @@ def _record(given: argparse.Namespace) -> int:
     settings = jobs.Settings(size, given.channels, given.layers, given.epochs, given.batch_size, given.seed)
     checkpoint = given.out.with_suffix(".checkpoint.pt")
     options = {"checkpoint": checkpoint, "checkpoint_every": 50, "log_frequency": 50}
-    genotypes: list[Genotype] = []
     trainer: DartsTrainer | EnasTrainer
     if given.method == "darts":
         trainer = jobs.darts(settings, train, callbacks=[jobs.gap_callback(valid)], **options)
@@ -144,7 +143,6 @@ def _record(given: argparse.Namespace) -> int:
         trainer = jobs.enas(settings, train, **options)
     if not _finish(trainer, "the same command again"):
         return 130
-    results: dict[str, object] = {}
     if given.method == "darts":
         genotypes = [
             Genotype.derive({label: torch.tensor(matrix) for label, matrix in line["arch"].items()})
@@ -152,11 +150,10 @@ def _record(given: argparse.Namespace) -> int:
         ]
     else:
         genotypes = [Genotype.from_dict(trainer.export())]
-    final = genotypes[-1].arch()
-    results["derived_acc1"] = trainer.score(final, valid)["acc1"]
-    results["evaluated_on"] = (
-        f"{len(valid)} validation images, with the supernet's weights and batch statistics"
-    )
+    results = {
+        "derived_acc1": trainer.score(genotypes[-1].arch(), valid)["acc1"],
+        "evaluated_on": f"{len(valid)} validation images, with the supernet's weights and batch statistics",
+    }
     flags = " ".join(
         f"--{flag.replace('_', '-')} {getattr(given, flag)}"
         for flag in ("images", "epochs", "channels", "layers", "batch_size", "seed", "threads")
@@ -166,11 +163,7 @@ def _record(given: argparse.Namespace) -> int:
         name=name,
         method=given.method.upper(),
         command=f"python -m nasedu record {given.method} --data {given.data} {flags} --out {name}.json",
-        dataset={
-            "source": train.source,
-            "train": len(train),
-            "valid": len(valid),
-        },
+        dataset={"source": train.source, "train": len(train), "valid": len(valid)},
         config=settings.as_dict(given.method.upper()),
         minutes=trainer.history.seconds / 60,
         history=trainer.history,

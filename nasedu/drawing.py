@@ -26,6 +26,7 @@ from matplotlib.patches import FancyBboxPatch, PathPatch, Polygon
 from matplotlib.path import Path as Outline
 
 from nasedu.figures import SHARP, png_bundle, to_png
+from nasedu.files import whole
 
 Point = tuple[float, float]
 
@@ -145,15 +146,14 @@ class CellDrawing:
             raise ValueError(
                 f"can't save a drawing as {path.name!r}; end the name in .svg, .pdf, .png or .dot"
             )
-        temporary = path.with_name(path.name + ".part")
-        if path.suffix == ".png":
-            temporary.write_bytes(self.png)
-        elif path.suffix == ".pdf":
-            nothing = {"CreationDate": None, "Producer": None, "Creator": None}
-            self._figure().savefig(temporary, format="pdf", metadata={**nothing, "Title": self.title})
-        else:
-            temporary.write_text(self.svg if path.suffix == ".svg" else self.dot, encoding="utf-8")
-        os.replace(temporary, path)
+        with whole(path) as temporary:
+            if path.suffix == ".png":
+                temporary.write_bytes(self.png)
+            elif path.suffix == ".pdf":
+                nothing = {"CreationDate": None, "Producer": None, "Creator": None}
+                self._figure().savefig(temporary, format="pdf", metadata={**nothing, "Title": self.title})
+            else:
+                temporary.write_text(self.svg if path.suffix == ".svg" else self.dot, encoding="utf-8")
         return path
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> tuple[dict, dict]:

@@ -11,6 +11,7 @@ colour-blind people can tell apart, and viridis; letters can be read from the ba
 """
 
 import base64
+import html
 import io
 import os
 import sys
@@ -28,6 +29,8 @@ from cycler import cycler
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
+
+from nasedu.files import whole
 
 Numbers = Sequence[float] | Tensor | np.ndarray
 
@@ -77,12 +80,10 @@ class Picture:
         }
         if path.suffix not in metadata:
             raise ValueError(f"can't save a picture as {path.name!r}; end the name in .png, .svg or .pdf")
-        temporary = path.with_name(path.name + ".part")
-        with matplotlib.rc_context({"svg.hashsalt": "nasedu"}):
+        with whole(path) as temporary, matplotlib.rc_context({"svg.hashsalt": "nasedu"}):
             self.figure.savefig(
                 temporary, format=path.suffix[1:], dpi=SHARP * SHOWN_DPI, metadata=metadata[path.suffix]
             )
-        os.replace(temporary, path)
         return path
 
     @property
@@ -119,6 +120,13 @@ def png_bundle(shown: Shown) -> tuple[dict[str, Any], dict[str, Any]]:
     width, height = shown.size
     data = {"image/png": base64.b64encode(shown.png).decode(), "text/plain": shown.words}
     return data, {"image/png": {"alt": shown.words, "width": width, "height": height}}
+
+
+def img(shown: Shown) -> str:
+    """Make the HTML element of a picture, image and alternative text in it."""
+    image, words = base64.b64encode(shown.png).decode(), html.escape(shown.words)
+    look = f'width="{shown.size[0]}" style="max-width:100%"'
+    return f'<img alt="{words}" src="data:image/png;base64,{image}" {look}>'
 
 
 def to_png(figure: Figure, dpi: float, photos: bool = False) -> bytes:

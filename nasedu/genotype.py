@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from nasedu.choice import Arch, ArchError
+from nasedu.files import whole
 from nasedu.ops import PRIMITIVES
 
 Node = tuple[tuple[str, int], tuple[str, int]]
@@ -140,13 +141,8 @@ class Genotype:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the JSON text to `path`, whole or not at all."""
-        path = Path(path)
-        temporary = path.with_name(path.name + ".part")
-        try:
+        with whole(path) as temporary:
             temporary.write_text(self.to_json() + "\n", encoding="utf-8")
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Genotype":

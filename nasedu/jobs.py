@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from nasedu.candidates import reward_accuracy
 from nasedu.darts import DartsTrainer
 from nasedu.data import ImageDataset
 from nasedu.derive import discretise
@@ -64,54 +65,45 @@ class Settings:
         return {name: value for name, value in asdict(self).items() if name not in others}
 
 
-def supernet(settings: Settings, data: ImageDataset) -> tuple[CNN, torch.optim.SGD, Any]:
-    """The supernet, its optimizer and the cosine schedule, seeded."""
+def _common(settings: Settings, train: ImageDataset) -> dict[str, Any]:
+    """What both trainers are given: the supernet, seeded, its optimizer and schedule, images, sizes."""
     torch.manual_seed(settings.seed)
-    in_channels = data.images.shape[1]
-    model = CNN(settings.input_size, in_channels, settings.channels, len(data.classes), settings.layers)
+    in_channels = train.images.shape[1]
+    model = CNN(settings.input_size, in_channels, settings.channels, len(train.classes), settings.layers)
     optimizer = torch.optim.SGD(
         model.parameters(), settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay
     )
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.epochs, settings.lr_min)
-    return model, optimizer, schedule
+    return {
+        "model": model,
+        "loss": nn.CrossEntropyLoss(),
+        "metrics": accuracy,
+        "optimizer": optimizer,
+        "scheduler": torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.epochs, settings.lr_min),
+        "num_epochs": settings.epochs,
+        "dataset": train,
+        "batch_size": settings.batch_size,
+        "seed": settings.seed,
+    }
 
 
 def darts(settings: Settings, train: ImageDataset, **options: Any) -> DartsTrainer:
     """A DARTS search; `options` go to `DartsTrainer` (checkpoint, callbacks, progress, device, ...)."""
-    model, optimizer, schedule = supernet(settings, train)
     return DartsTrainer(
-        model,
-        nn.CrossEntropyLoss(),
-        accuracy,
-        optimizer,
-        settings.epochs,
-        train,
-        batch_size=settings.batch_size,
+        **_common(settings, train),
         arc_learning_rate=settings.alpha_lr,
         unrolled=settings.unrolled,
-        scheduler=schedule,
-        seed=settings.seed,
         **options,
     )
 
 
 def enas(settings: Settings, train: ImageDataset, **options: Any) -> EnasTrainer:
     """An ENAS search of the same supernet on the same images; `options` go to `EnasTrainer`."""
-    model, optimizer, schedule = supernet(settings, train)
     return EnasTrainer(
-        model,
-        nn.CrossEntropyLoss(),
-        accuracy,
-        lambda logits, target: accuracy(logits, target)["acc1"],
-        optimizer,
-        settings.epochs,
-        train,
-        batch_size=settings.batch_size,
+        **_common(settings, train),
+        reward_function=reward_accuracy,
         ctrl_lr=settings.ctrl_lr,
         ctrl_steps=settings.ctrl_steps,
         ctrl_steps_aggregate=settings.ctrl_samples,
-        scheduler=schedule,
-        seed=settings.seed,
         **options,
     )
 

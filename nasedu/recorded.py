@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from nasedu.files import whole
 from nasedu.genotype import Genotype, GenotypeError
 from nasedu.history import History, HistoryError
 
@@ -87,11 +88,9 @@ class Recorded:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the JSON text to `path`, whole or not at all."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(path.name + ".part")
-        temporary.write_text(self.to_json() + "\n", encoding="utf-8")
-        os.replace(temporary, path)
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with whole(path) as temporary:
+            temporary.write_text(self.to_json() + "\n", encoding="utf-8")
 
 
 def names() -> list[str]:

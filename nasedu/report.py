@@ -1,14 +1,13 @@
 """The page that `make run` writes: cells, matrices and curves of its searches, in one HTML file."""
 
-import base64
 import html
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from nasedu.draw import draw_cell
-from nasedu.figures import Picture
+from nasedu.figures import img
+from nasedu.files import whole
 from nasedu.genotype import Genotype
 from nasedu.history import History
 from nasedu.plots import alpha_heatmap, learning_curves
@@ -37,15 +36,13 @@ class Search:
 def write(folder: Path, title: str, facts: Mapping[str, str], searches: list[Search]) -> Path:
     """Write each search's files into `folder`/<method>/ and the page index.html; return the page's path."""
     sections = [_section(folder / search.method.lower(), search) for search in searches]
-    rows = "".join(f"<tr><th>{html.escape(k)}</th><td>{html.escape(v)}</td></tr>" for k, v in facts.items())
     page = (
         f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{html.escape(title)}</title>"
-        f"<style>{STYLE}</style><h1>{html.escape(title)}</h1><table>{rows}</table>{''.join(sections)}</html>\n"
+        f"<style>{STYLE}</style><h1>{html.escape(title)}</h1>{_table(facts)}{''.join(sections)}</html>\n"
     )
     path = folder / "index.html"
-    temporary = path.with_name("index.html.part")
-    temporary.write_text(page, encoding="utf-8")
-    os.replace(temporary, path)
+    with whole(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
     return path
 
 
@@ -66,17 +63,13 @@ def _section(folder: Path, search: Search) -> str:
     for name, plot in plots.items():
         plot.save(folder / f"{name}.png")
         plot.save(folder / f"{name}.svg")
-        figures.append(_image(plot))
-    results = "".join(
-        f"<tr><th>{html.escape(k)}</th><td>{html.escape(v)}</td></tr>" for k, v in search.results.items()
-    )
+        figures.append(f"<figure>{img(plot)}</figure>")
     return (
         f"<h2>{html.escape(search.method)}</h2><p>{html.escape(search.explanation)}</p>"
-        f"<table>{results}</table>{''.join(figures)}"
+        f"{_table(search.results)}{''.join(figures)}"
     )
 
 
-def _image(picture: Picture) -> str:
-    data = base64.b64encode(picture.png).decode()
-    words = html.escape(picture.words, quote=True)
-    return f"<figure><img alt='{words}' src='data:image/png;base64,{data}'></figure>"
+def _table(rows: Mapping[str, str]) -> str:
+    cells = (f"<tr><th>{html.escape(k)}</th><td>{html.escape(v)}</td></tr>" for k, v in rows.items())
+    return f"<table>{''.join(cells)}</table>"

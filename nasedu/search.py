@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -43,9 +44,6 @@ class SearchTrainer(Trainer):
         self.loss, self.metrics, self.grad_clip = loss, metrics, grad_clip
         self.augment = Augment() if augment is None else augment
         images = ImageDataset.from_dataset(dataset)
-        self.fingerprint = (
-            f"{len(images)} images, crc32 {zlib.crc32(images.images.cpu().numpy().tobytes()):08x}"
-        )
         half = len(images) // 2
         if half < batch_size:
             raise DatasetError(
@@ -57,10 +55,18 @@ class SearchTrainer(Trainer):
         self.valid_half = images.take(order[half:]).to(self.device)
         self.batches_per_half = half // batch_size
 
+    @cached_property
+    def _fingerprint(self) -> str:
+        """Tells these images from others; made when a checkpoint first wants it."""
+        crc = 0
+        for half in (self.train_half, self.valid_half):
+            crc = zlib.crc32(half.images.cpu().contiguous().numpy().data, crc)
+        return f"{len(self.train_half) + len(self.valid_half)} images, crc32 {crc:08x}"
+
     def config(self) -> dict[str, Any]:
         """See `Trainer.config`; the images and the shapes of the matrices must be the same, too."""
         shapes = {label: list(shape) for label, shape in choices(self.model).items()}
-        return {**super().config(), "data": self.fingerprint, "choices": shapes}
+        return {**super().config(), "data": self._fingerprint, "choices": shapes}
 
     def train_batch(self, epoch: int, number: int) -> tuple[Tensor, Tensor]:
         """Batch `number` of this epoch from the half that trains the weights: x (B, C, H, W), y (B,)."""

@@ -8,7 +8,6 @@ killed and resumed gives bit for bit what an undisturbed one gives.
 import os
 import signal
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from tqdm.auto import tqdm
 
 from nasedu.data import seeded
 from nasedu.evaluation import Mean
+from nasedu.files import whole
 from nasedu.history import History
 
 FORMAT = "nasedu-checkpoint"
@@ -197,19 +197,11 @@ class Trainer:
             "extra": self.extra_state(),
             "history": self.history.to_json(),
         }
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=path.name, suffix=".part", delete=False
-        ) as file:
-            try:
-                torch.save(state, file)
-                file.flush()
-                os.fsync(file.fileno())
-                os.replace(file.name, path)
-            except BaseException:
-                os.unlink(file.name)
-                raise
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with whole(path) as temporary, open(temporary, "wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
 
     def load(self, path: str | os.PathLike[str]) -> None:
         """Take the state back that `save` wrote.

@@ -10,8 +10,6 @@ With a kernel behind the page the sliders move the picture. On a page without on
 cell leaves the picture of the first state: the output holds both, and who shows it takes what it can.
 """
 
-import base64
-import html
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +21,7 @@ import torch
 from PIL import Image
 
 from nasedu.draw import CellDrawing, draw_cell
-from nasedu.figures import SHARP, Numbers, Picture, Shown, array, in_256_colors, png_bundle
+from nasedu.figures import SHARP, Numbers, Picture, Shown, array, img, in_256_colors, png_bundle
 from nasedu.genotype import Genotype
 from nasedu.illustrations import bilevel_paths, softmax_bars, toy_path
 from nasedu.ops import PRIMITIVES
@@ -152,9 +150,7 @@ def _html(shown: Shown) -> str:
         return "".join(map(_html, shown.parts))
     if isinstance(shown, CellDrawing):
         return shown.svg
-    image = base64.b64encode(shown.png).decode()
-    look = f'width="{shown.size[0]}" style="max-width:100%"'
-    return f'<img alt="{html.escape(shown.words)}" src="data:image/png;base64,{image}" {look}>'
+    return img(shown)
 
 
 def xi_explorer(

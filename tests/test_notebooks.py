@@ -29,8 +29,6 @@ SERIES = [
     "09_searching_with_enas",
     "14_from_the_seed",
 ]
-# Announced, not written yet; a link may lead to them.
-PLANNED: list[str] = []
 LESSONS = sorted(FOLDER.glob("*.ipynb"))
 SOLUTIONS = sorted((FOLDER / "solutions").glob("*.ipynb"))
 SLIDES = {"slide", "subslide", "fragment", "skip", "notes", "-"}
@@ -210,8 +208,7 @@ def test_header(path):
 @each_lesson
 def test_prerequisites_are_links_that_lead_somewhere(path):
     for target in re.findall(r"\]\(([^)#:]+\.ipynb)", "\n".join(words(path))):
-        planned = Path(target).stem in PLANNED
-        assert planned or (path.parent / target).exists(), f"a link leads to {target}, which is not there"
+        assert (path.parent / target).exists(), f"a link leads to {target}, which is not there"
 
 
 @each_lesson

@@ -16,7 +16,7 @@ PACKAGE = ROOT / "nasedu"
 # The modules in the one order of design.md; each imports only from those before it.
 # fmt: off
 MODULES = [
-    "ops", "choice", "genotype", "cells", "network", "macro", "planted",
+    "files", "ops", "choice", "genotype", "cells", "network", "macro", "planted",
     "shapes", "images", "download", "data", "derive", "history", "evaluation", "training", "search",
     "candidates", "hypergrad", "darts",
     "plan", "pen", "controller", "reinforce", "enas", "baselines", "truth", "recorded",

@@ -247,6 +247,13 @@ def test_a_checkpoint_of_another_run_is_said(checkpoint):
     refused(checkpoint, "weights of another model")
 
 
+def test_a_checkpoint_of_other_images_is_said(checkpoint):
+    trainer = uniform(checkpoint)
+    trainer.valid_half.images[0] ^= 255
+    with pytest.raises(CheckpointError, match="belongs to another run.*64 images, crc32"):
+        trainer.fit()
+
+
 def test_a_save_that_fails_leaves_the_old_checkpoint(checkpoint, monkeypatch):
     before = checkpoint.read_bytes()
     trainer = uniform(checkpoint)
