@@ -12,22 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from nasedu.choice import Arch, ArchError, InputChoice, LayerChoice, check_arch, choices
-from nasedu.ops import FactorizedReduce, Factory, make_op, register
+from nasedu.ops import FactorizedReduce, make_op
 
 MACRO_OPS = ("conv_3x3", "conv_5x5", "sep_conv_3x3", "sep_conv_5x5", "avg_pool_3x3", "max_pool_3x3")
 """The six operations of ENAS's macro search."""
-
-
-def _conv(kernel: int) -> Factory:
-    return lambda c, stride, affine: nn.Sequential(
-        nn.ReLU(),
-        nn.Conv2d(c, c, kernel, stride, kernel // 2, bias=False),
-        nn.BatchNorm2d(c, affine=affine),
-    )
-
-
-register("conv_3x3")(_conv(3))
-register("conv_5x5")(_conv(5))
 
 
 class MacroLayer(nn.Module):

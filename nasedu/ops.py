@@ -217,6 +217,14 @@ def _dil_conv(kernel: int) -> Factory:
     )
 
 
+def _conv(kernel: int) -> Factory:
+    def make(c: int, stride: int, affine: bool) -> nn.Module:
+        convolution = nn.Conv2d(c, c, kernel, stride, kernel // 2, bias=False)
+        return nn.Sequential(ReLU(), convolution, nn.BatchNorm2d(c, affine=affine))
+
+    return make
+
+
 register("none")(lambda c, stride, affine: Zero(stride))
 register("max_pool_3x3")(lambda c, stride, affine: MaxPool(stride))
 register("avg_pool_3x3")(lambda c, stride, affine: AvgPool(stride))
@@ -228,3 +236,6 @@ register("sep_conv_5x5")(_sep_conv(5))
 register("sep_conv_7x7")(_sep_conv(7))
 register("dil_conv_3x3")(_dil_conv(3))
 register("dil_conv_5x5")(_dil_conv(5))
+register("conv_1x1")(_conv(1))
+register("conv_3x3")(_conv(3))
+register("conv_5x5")(_conv(5))
