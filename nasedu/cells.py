@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from nasedu.choice import Arch, LayerChoice
 from nasedu.genotype import Genotype, edges
 from nasedu.ops import PRIMITIVES, FactorizedReduce, Zero, make_op, relu_conv_bn
+from nasedu.partial import PartialEdge, mixed_edge
 
 
 def _preprocess(
@@ -39,6 +40,7 @@ class Cell(nn.Module):
         reduction_prev: bool,
         n_nodes: int = 4,
         ops: Sequence[str] = PRIMITIVES,
+        partial: int = 1,
     ):
         super().__init__()
         self.n_nodes = n_nodes
@@ -48,13 +50,12 @@ class Cell(nn.Module):
         self.edges = nn.ModuleList()
         for row, (source, node) in enumerate(edges(n_nodes)):
             stride = 2 if reduction and source < 2 else 1
-            candidates = {name: make_op(name, channels, stride) for name in ops}
-            self.edges.append(LayerChoice(candidates, self.label, row, node))
+            self.edges.append(mixed_edge(ops, channels, self.label, row, node, stride, partial=partial))
 
     def forward(self, s0: Tensor, s1: Tensor, arch: Arch) -> Tensor:
         """(B, c_prev_prev, ., .), (B, c_prev, H, W) -> (B, n_nodes x channels, H, W); reduction: H/2, W/2."""
         states = [self.preprocess[0](s0), self.preprocess[1](s1)]
-        rows = cast(Iterator[LayerChoice], iter(self.edges))
+        rows = cast(Iterator[LayerChoice | PartialEdge], iter(self.edges))
         for _ in range(self.n_nodes):
             total = sum(next(rows).weighted_sum(state, arch) for state in states)
             # The sum is the number 0 where the node has no edge at all.

@@ -32,6 +32,15 @@ from nasedu.ops import Zero
 Arch = Mapping[str, Tensor]
 
 
+class Sampled(dict[str, Tensor]):
+    """An architecture whose zeros are meant: their layers are not run, even where it is differentiated.
+
+    What GDAS needs (Dong, Yang, CVPR 2019, arXiv:1910.04465): one operation runs on each edge, and the
+    gradient reaches the logits through that one's weight. A plain dict runs all, since a weight of zero has a
+    derivative too.
+    """
+
+
 class ArchError(ValueError):
     """An architecture does not fit the model it is given to."""
 
@@ -57,7 +66,8 @@ class _Point(nn.Module):
         """This point's weights, one per candidate.
 
         Where the row is being differentiated they are tensors, and all of them matter: a weight of zero has a
-        derivative too. Where it is not they are plain numbers, and a zero can be left out.
+        derivative too (but see `Sampled`). Where it is not they are plain numbers, and a zero can be left
+        out.
         """
         if self.label not in arch:
             raise ArchError(f"the architecture lacks the label {self.label!r}; it has {sorted(arch)}")
@@ -69,7 +79,11 @@ class _Point(nn.Module):
                 f"({', '.join(self.names)}) as arch[{self.label!r}], got {shape}"
             )
         row = matrix[self.row]
-        return row.unbind() if _is_differentiated(matrix) else [float(weight) for weight in row.tolist()]
+        if not _is_differentiated(matrix):
+            return [float(weight) for weight in row.tolist()]
+        if isinstance(arch, Sampled):
+            return [weight if value else 0.0 for weight, value in zip(row, row.tolist(), strict=True)]
+        return row.unbind()
 
 
 def _is_differentiated(matrix: Tensor) -> bool:

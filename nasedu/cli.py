@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _finish(trainer: SearchTrainer, again: str) -> bool:
     """Fit; say how to go on where it was interrupted."""
     trainer.fit()
-    if trainer.epoch < trainer.num_epochs:
+    if not trainer.finished():
         print(f"to go on: {again}")
         return False
     return True

@@ -7,7 +7,7 @@ Algorithm 1 of the paper, one step:
     2. w     <- w - (SGD on grad_w L_train(w, alpha))
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,12 +15,16 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from nasedu import hypergrad
-from nasedu.choice import InputChoice, choices, points
-from nasedu.data import seeded
+from nasedu.choice import InputChoice, Sampled, choices, points
+from nasedu.data import batches, seeded
 from nasedu.derive import describe, discretise
-from nasedu.evaluation import Metrics, buffers_kept, prefixed
+from nasedu.evaluation import Metrics, batch_statistics, buffers_kept, prefixed
 from nasedu.genotype import Genotype
+from nasedu.hessian import largest_eigenvalue, stop_epoch
+from nasedu.relaxation import edge_shares, gumbel, gumbel_one_hot
 from nasedu.search import SearchTrainer
+
+EDGES = " edges"  # alpha[label + EDGES] are the logits of the edges themselves, with edge normalisation
 
 
 class DartsTrainer(SearchTrainer):
@@ -31,11 +35,20 @@ class DartsTrainer(SearchTrainer):
     has Adam with rate `arc_learning_rate`, betas (0.5, 0.999) and weight decay 1e-3, and starts at 1e-3
     x normal noise. `unrolled` chooses the second-order hypergradient; its step size xi is w's current
     learning rate, or `learning_rate` if given. `grad_clip` bounds the norm of w's gradient (0: no
-    bound). `workers` is accepted and unused: there are no worker processes. Keyword-only: `augment` and
-    all of `Trainer` (scheduler, seed, checkpoint, callbacks, progress).
+    bound). `workers` is accepted and unused: there are no worker processes. Keyword-only: `augment`, all
+    of `Trainer` (scheduler, seed, checkpoint, callbacks, progress), and the remedies for DARTS's failures:
+
+    - `hessian_images`: after each epoch the largest eigenvalue of the Hessian of L_val in alpha, on so many
+      images of alpha's half, goes into the history (0: not measured); with `stop_factor` (RobustDARTS: 1.3)
+      the search ends by `hessian.stop_epoch`, and `arch()` is that of the epoch it says.
+    - `edge_normalisation` (PC-DARTS): each edge has a logit, too, and its row is multiplied by its share of
+      its node (`relaxation.edge_shares`). True takes the nodes of the model's cells; for other models give
+      {label: the node of each row}. Partial channels are a property of the model: `CNN(..., partial=4)`.
+    - `gumbel`=(10.0, 0.1) (GDAS): temperatures of the first and the last epoch. Each step draws one
+      operation an edge by `relaxation.gumbel_one_hot`, and only that one is run.
 
     A line of the history has train_loss, valid_loss (of the batches as they came, before each step), the
-    metrics, lr, and "arch", the matrices after the epoch, as lists.
+    metrics, lr, "arch", the matrices after the epoch, as lists, and "eigenvalue" where it is measured.
     """
 
     kind = "DARTS"
@@ -56,6 +69,11 @@ class DartsTrainer(SearchTrainer):
         log_frequency: int | None = None,
         arc_learning_rate: float = 3e-4,
         unrolled: bool = False,
+        *,
+        hessian_images: int = 0,
+        stop_factor: float | None = None,
+        edge_normalisation: bool | Mapping[str, Sequence[int]] = False,
+        gumbel: tuple[float, float] | None = None,
         **options: Any,
     ):
         super().__init__(
@@ -75,11 +93,19 @@ class DartsTrainer(SearchTrainer):
             raise ValueError("the model has nothing to search: build it with LayerChoice or InputChoice")
         self.unrolled, self.learning_rate = unrolled, learning_rate
         self.steps_per_epoch = self.batches_per_half
+        self._shapes = choices(model)
         noise = seeded(self.seed, 3)
         self.alpha = {
             label: (1e-3 * torch.randn(shape, generator=noise)).to(self.device).requires_grad_()
-            for label, shape in choices(model).items()
+            for label, shape in self._shapes.items()
         }
+        if stop_factor is not None and hessian_images < 1:
+            raise ValueError("stop_factor wants eigenvalues: give hessian_images, the images to measure on")
+        self.hessian_images, self.stop_factor, self.gumbel = hessian_images, stop_factor, gumbel
+        self._nodes = self._nodes_of(edge_normalisation)
+        for label, nodes in self._nodes.items():
+            logits = 1e-3 * torch.randn(len(nodes), generator=noise)
+            self.alpha[label + EDGES] = logits.to(self.device).requires_grad_()
         self.alpha_optimizer = torch.optim.Adam(
             list(self.alpha.values()), lr=arc_learning_rate, betas=(0.5, 0.999), weight_decay=1e-3
         )
@@ -90,16 +116,72 @@ class DartsTrainer(SearchTrainer):
             if isinstance(rows[0], InputChoice) and rows[0].n_chosen is None
         }
 
-    def weights_of(self, alpha: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """alpha -> arch: softmax of each row (DARTS, eq. 2); a sigmoid where any number may be chosen."""
+    def _nodes_of(self, asked: bool | Mapping[str, Sequence[int]]) -> dict[str, Sequence[int]]:
+        """For edge normalisation: label -> the node that each row's edge goes into."""
+        if isinstance(asked, Mapping):
+            nodes: dict[str, Sequence[int]] = {label: tuple(of_row) for label, of_row in asked.items()}
+        else:
+            found = points(self.model).items() if asked else ()
+            nodes = {label: [getattr(row, "node", None) for row in rows] for label, rows in found}
+        shapes = self._shapes
+        for label, of_row in nodes.items():
+            if label not in shapes or len(of_row) != shapes[label][0] or None in of_row:
+                raise ValueError(
+                    f"edge_normalisation wants the node of each row of {label!r}, got {of_row}; the model "
+                    f"has {shapes}; give {{label: [node of row 0, node of row 1, ...]}}"
+                )
+        return nodes
+
+    def weights_of(
+        self, alpha: Mapping[str, Tensor], noise: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """alpha -> arch: softmax of each row (DARTS, eq. 2); a sigmoid where any number may be chosen.
+
+        With `noise` (GDAS) one-hot rows, drawn; with edge normalisation rows times their edges' shares.
+        """
+        arch: dict[str, Tensor] = {} if noise is None else Sampled()
+        for label in self._shapes:
+            if label in self._gates:
+                arch[label] = alpha[label].sigmoid()
+            elif noise is None:
+                arch[label] = alpha[label].softmax(dim=-1)
+            else:
+                arch[label] = gumbel_one_hot(alpha[label], noise[label], self.temperature)
+            if label in self._nodes:
+                arch[label] = arch[label] * edge_shares(alpha[label + EDGES], self._nodes[label])[:, None]
+        return arch
+
+    @property
+    def temperature(self) -> float:
+        """GDAS's temperature in this epoch, on a straight line from the first to the last."""
+        first, last = self.gumbel or (1.0, 1.0)
+        return first + (last - first) * min(self.epoch / max(self.num_epochs - 1, 1), 1.0)
+
+    def _noise(self, epoch: int, step: int, stream: int) -> dict[str, Tensor] | None:
+        """The Gumbel noise of this step; None for a search that draws nothing."""
+        if self.gumbel is None:
+            return None
+        generator = seeded(self.seed, epoch, step, stream)
         return {
-            label: logits.sigmoid() if label in self._gates else logits.softmax(dim=-1)
-            for label, logits in alpha.items()
+            label: gumbel(shape, generator).to(self.device) for label, shape in choices(self.model).items()
         }
 
     def arch(self) -> dict[str, Tensor]:
-        """The matrices as they are now, on the CPU, without gradient."""
+        """The matrices as they are now, on the CPU, without gradient; if stopped, of the epoch of stopping."""
+        if stopped := self.stopped_at():
+            lists = self.history.epochs[stopped - 1]["arch"]
+            return {label: torch.tensor(matrix) for label, matrix in lists.items()}
         return {label: weights.detach().cpu() for label, weights in self.weights_of(self.alpha).items()}
+
+    def stopped_at(self) -> int | None:
+        """The epoch, counted from 1, that early stopping has gone back to; None while the search goes on."""
+        if self.stop_factor is None:
+            return None
+        return stop_epoch([line["eigenvalue"] for line in self.history.epochs], self.stop_factor)
+
+    def finished(self) -> bool:
+        """All epochs are done, or the eigenvalue has grown too far."""
+        return super().finished() or self.stopped_at() is not None
 
     def genotype(self) -> Genotype:
         """The cells that the DARTS rule derives now. For models of normal and reduction cells, as `CNN`."""
@@ -112,10 +194,17 @@ class DartsTrainer(SearchTrainer):
     def train_step(self, epoch: int, step: int) -> dict[str, float]:
         """One step of algorithm 1: alpha on a validation batch, then w on a training batch."""
         train, valid = self.train_batch(epoch, step), self.valid_batch(epoch, step)
-        numbers = self.alpha_step(train, valid)
-        return {**self.weight_step(*train, self.arch()), **numbers}
+        numbers = self.alpha_step(train, valid, self._noise(epoch, step, 4))
+        with torch.no_grad():
+            arch = self.weights_of(self.alpha, self._noise(epoch, step, 5))
+        return {**self.weight_step(*train, arch), **numbers}
 
-    def alpha_step(self, train: tuple[Tensor, Tensor], valid: tuple[Tensor, Tensor]) -> dict[str, float]:
+    def alpha_step(
+        self,
+        train: tuple[Tensor, Tensor],
+        valid: tuple[Tensor, Tensor],
+        noise: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, float]:
         """One step of Adam on alpha. Weights, momentum and batch-norm buffers stay as they are.
 
         Returns loss and metrics of the validation batch (at the virtual weights w', if `unrolled`).
@@ -125,7 +214,7 @@ class DartsTrainer(SearchTrainer):
         numbers: dict[str, float] = {}
 
         def logits(x: Tensor, w: Mapping[str, Tensor], alpha: Mapping[str, Tensor]) -> Tensor:
-            return functional_call(self.model, dict(w), (x, self.weights_of(alpha)))
+            return functional_call(self.model, dict(w), (x, self.weights_of(alpha, noise)))
 
         def train_loss(w: dict[str, Tensor], alpha: dict[str, Tensor]) -> Tensor:
             return self.loss(logits(train[0], w, alpha), train[1])
@@ -168,13 +257,27 @@ class DartsTrainer(SearchTrainer):
             "weight_decay": group["weight_decay"],
         }
 
+    def eigenvalue(self) -> float:
+        """The largest eigenvalue of the Hessian of L_val in alpha now, on `hessian_images` images of alpha's
+        half, by batch statistics.
+        """
+        images = self.valid_half.take(range(min(self.hessian_images, len(self.valid_half))))
+        x, y = next(batches(images, len(images), device=self.device))
+        with batch_statistics(self.model):
+            return largest_eigenvalue(
+                lambda alpha: self.loss(self.model(x, self.weights_of(alpha)), y), self.alpha
+            )
+
     def end_epoch(self) -> dict[str, Any]:
-        """The matrices, for the history."""
-        return {"arch": {label: weights.tolist() for label, weights in self.arch().items()}}
+        """The matrices, for the history, and the eigenvalue if it is asked for."""
+        weights = self.weights_of(self.alpha)
+        line: dict[str, Any] = {"arch": {label: matrix.tolist() for label, matrix in weights.items()}}
+        return {**line, "eigenvalue": self.eigenvalue()} if self.hessian_images else line
 
     def config(self) -> dict[str, Any]:
         """See `Trainer.config`."""
-        return {**super().config(), "unrolled": self.unrolled}
+        remedies = f"{self.hessian_images} {self.stop_factor} {self._nodes} {self.gumbel}"
+        return {**super().config(), "unrolled": self.unrolled, "remedies": remedies}
 
     def extra_state(self) -> dict[str, Any]:
         """alpha and its optimizer."""

@@ -5,8 +5,8 @@ double the channels, global average pooling, a linear classifier (DARTS, arXiv:1
 released code).
 """
 
+import functools
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -44,7 +44,8 @@ class CNN(nn.Module):
 
     `CNN(32, 3, 16, 10, 8)`, the search network of DARTS for CIFAR-10, has 1,930,618 weights. `input_size` is
     the images' height and width in pixels, a multiple of 4. `arch` is {"normal": (E, O), "reduce": (E, O)}
-    with E edges (14 for 4 nodes) and O operations.
+    with E edges (14 for 4 nodes) and O operations. With `partial`=K the operations see 1/K of the channels
+    (PC-DARTS, see `PartialEdge`).
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class CNN(nn.Module):
         n_nodes: int = 4,
         ops: Sequence[str] = PRIMITIVES,
         stem_multiplier: int = 3,
+        partial: int = 1,
     ):
         super().__init__()
         if input_size < 8 or input_size % 4:
@@ -67,7 +69,7 @@ class CNN(nn.Module):
         self.n_nodes, self.ops = n_nodes, tuple(ops)
         self.stem = _stem(in_channels, stem_multiplier * channels)
 
-        cell = partial(Cell, n_nodes=n_nodes, ops=ops)
+        cell = functools.partial(Cell, n_nodes=n_nodes, ops=ops, partial=partial)
         self.cells, widths = _stack(n_layers, channels, stem_multiplier * channels, n_nodes, cell)
         self.classifier = nn.Linear(widths[-1], n_classes)
 
@@ -114,7 +116,7 @@ class Network(nn.Module):
         self.drop_path = 0.0
         self.stem = _stem(in_channels, stem_multiplier * channels)
 
-        cell = partial(DerivedCell, genotype)
+        cell = functools.partial(DerivedCell, genotype)
         self.cells, widths = _stack(n_layers, channels, stem_multiplier * channels, genotype.n_nodes, cell)
         self.auxiliary_at = 2 * n_layers // 3
         self.auxiliary = AuxiliaryHead(widths[self.auxiliary_at], n_classes) if auxiliary else None

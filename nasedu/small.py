@@ -16,8 +16,8 @@ from itertools import product
 import torch
 from torch import Tensor, nn
 
-from nasedu.choice import Arch, ArchError, LayerChoice, check_shapes
-from nasedu.ops import make_op
+from nasedu.choice import Arch, ArchError, check_shapes
+from nasedu.partial import mixed_edge
 
 OPS = ("none", "skip_connect", "conv_1x1", "conv_3x3", "avg_pool_3x3")
 EDGES = ((0, 1), (0, 2), (1, 2))
@@ -48,10 +48,10 @@ def names_of(arch: Arch) -> Names:
 class SmallCell(nn.Module):
     """Node 1 is edge(0->1) of the input; node 2, the output, is edge(0->2) of it plus edge(1->2) of 1."""
 
-    def __init__(self, channels: int, search: bool):
+    def __init__(self, channels: int, search: bool, partial: int = 1):
         super().__init__()
         self.edges = nn.ModuleList(
-            LayerChoice({name: make_op(name, channels, search=search) for name in OPS}, "cell", row)
+            mixed_edge(OPS, channels, "cell", row, search=search, partial=partial)
             for row in range(len(EDGES))
         )
 
@@ -65,15 +65,23 @@ class SmallCNN(nn.Module):
     """Stem, cell, reduction, cell, reduction, cell, classifier; `channels` double at each reduction.
 
     A reduction is ReLU, 3x3 convolution of stride 2, batch norm. `search` chooses the operations' form, see
-    `ops.make_op`: True for a supernet, False for one architecture trained alone.
+    `ops.make_op`: True for a supernet, False for one architecture trained alone. `partial` = K lets the
+    operations see 1/K of the channels (PC-DARTS, see `PartialEdge`).
     """
 
-    def __init__(self, channels: int = 16, n_classes: int = 10, in_channels: int = 3, search: bool = True):
+    def __init__(
+        self,
+        channels: int = 16,
+        n_classes: int = 10,
+        in_channels: int = 3,
+        search: bool = True,
+        partial: int = 1,
+    ):
         super().__init__()
         self.stem = nn.Sequential(
             nn.Conv2d(in_channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels)
         )
-        self.cells = nn.ModuleList(SmallCell(channels * 2**i, search) for i in range(3))
+        self.cells = nn.ModuleList(SmallCell(channels * 2**i, search, partial) for i in range(3))
         self.reductions = nn.ModuleList(
             nn.Sequential(
                 nn.ReLU(),

@@ -1,7 +1,7 @@
 """One architecture, trained from scratch: the judge of every search."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from nasedu.choice import Arch
 from nasedu.data import Augment, batch_at, seeded
 from nasedu.evaluation import Metrics, accuracy, evaluate, prefixed
 from nasedu.images import DatasetError, ImageDataset
+from nasedu.network import Network
 from nasedu.training import Trainer
 
 
@@ -29,7 +30,7 @@ class StandaloneTrainer(Trainer):
 
     `model` is called as model(x, arch), or as model(x) if `arch` is None. A model with an auxiliary head
     gives two logits in training; the second loss counts `auxiliary_weight`. `drop_path` is the probability
-    at the end of training, reached in a straight line (models with an attribute `drop_path` only). The
+    at the end of training, reached in a straight line (for a `Network`). The
     learning rate of a step is that of `optimizer` at the start times `schedule(t)`, with t from 0 to 1.
     `grad_clip` bounds the gradient's norm (0: no bound). The defaults are those of DARTS's evaluation
     (arXiv:1806.09055, section 3.2). The other arguments are `Trainer`'s.
@@ -84,7 +85,7 @@ class StandaloneTrainer(Trainer):
         t = (epoch * self.steps_per_epoch + step) / (self.num_epochs * self.steps_per_epoch)
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr * self.schedule(t)
-        if hasattr(self.model, "drop_path"):
+        if isinstance(self.model, Network):
             self.model.drop_path = self.drop_path * epoch / self.num_epochs
         order = torch.randperm(len(self.dataset), generator=seeded(self.seed, epoch))
         chosen = order[step * self.batch_size : (step + 1) * self.batch_size]
@@ -108,7 +109,7 @@ class StandaloneTrainer(Trainer):
         self.model.eval()
         return evaluate(self._logits, dataset, self.loss, self.metrics, device=self.device)
 
-    def end_epoch(self) -> Mapping[str, Any]:
+    def end_epoch(self) -> dict[str, Any]:
         """Loss and metrics on `valid`, for the history."""
         return prefixed("valid", self.evaluate(self.valid))
 

@@ -111,13 +111,17 @@ class Trainer:
     def load_extra_state(self, state: Mapping[str, Any]) -> None:
         """Take back what `extra_state` gave."""
 
+    def finished(self) -> bool:
+        """Is there nothing left to do?"""
+        return self.epoch >= self.num_epochs
+
     # The loop.
 
     def fit(self) -> History:
         """Train to the end, or to Ctrl-C; return the history. Called again, go on where it stopped."""
         if not self._started and self.checkpoint is not None and self.checkpoint.exists():
             self.load(self.checkpoint)
-            if self.epoch < self.num_epochs or self.step:
+            if not self.finished():
                 print(f"resuming {self.checkpoint} at epoch {self.epoch + 1}, step {self.step + 1}")
         self._started = True
         gpus = [self.device] if self.device.type == "cuda" else []
@@ -130,7 +134,7 @@ class Trainer:
         )
         # The steps seed torch's global generator (for dropout); the caller's own state is put back.
         with _interruptible() as interrupted, torch.random.fork_rng(devices=gpus), bar:
-            while self.epoch < self.num_epochs:
+            while not self.finished():
                 started = time.perf_counter()
                 while self.step < self.steps_per_epoch and not interrupted():
                     self._one_step()
