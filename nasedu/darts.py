@@ -116,10 +116,10 @@ class DartsTrainer(SearchTrainer):
             if isinstance(rows[0], InputChoice) and rows[0].n_chosen is None
         }
 
-    def _nodes_of(self, asked: bool | Mapping[str, Sequence[int]]) -> dict[str, Sequence[int]]:
+    def _nodes_of(self, asked: bool | Mapping[str, Sequence[int]]) -> dict[str, list[int]]:
         """For edge normalisation: label -> the node that each row's edge goes into."""
         if isinstance(asked, Mapping):
-            nodes: dict[str, Sequence[int]] = {label: tuple(of_row) for label, of_row in asked.items()}
+            nodes: dict[str, list[Any]] = {label: list(of_row) for label, of_row in asked.items()}
         else:
             found = points(self.model).items() if asked else ()
             nodes = {label: [getattr(row, "node", None) for row in rows] for label, rows in found}
@@ -167,7 +167,7 @@ class DartsTrainer(SearchTrainer):
         }
 
     def arch(self) -> dict[str, Tensor]:
-        """The matrices as they are now, on the CPU, without gradient; if stopped, of the epoch of stopping."""
+        """The matrices as they are now, on the CPU, without gradient; a stopped search's are of its `stopped_at`."""
         if stopped := self.stopped_at():
             lists = self.history.epochs[stopped - 1]["arch"]
             return {label: torch.tensor(matrix) for label, matrix in lists.items()}

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from nasedu.choice import Arch
 from nasedu.data import Augment, batch_at, seeded
 from nasedu.evaluation import Metrics, accuracy, evaluate, prefixed
-from nasedu.images import DatasetError, ImageDataset
+from nasedu.images import DatasetError, ImageDataset, checksum
 from nasedu.network import Network
 from nasedu.training import Trainer
 
@@ -62,17 +62,24 @@ class StandaloneTrainer(Trainer):
         **options: Any,
     ):
         super().__init__(model, optimizer, num_epochs, batch_size, device, log_frequency, **options)
-        if len(dataset) < batch_size:
+        if len(dataset) < batch_size or not len(valid):
             raise DatasetError(
-                f"{len(dataset)} images give no batch of batch_size={batch_size}; "
-                "use more images or a smaller batch_size"
+                f"{len(dataset)} images give no batch of batch_size={batch_size}, or the {len(valid)} "
+                "validation images are none; use more images or a smaller batch_size"
             )
+        if self.scheduler is not None:
+            raise ValueError(
+                "each step sets the learning rate by `schedule`, which would overrule the scheduler; "
+                "give schedule=cosine, one_cycle or a function of your own of the progress from 0 to 1"
+            )
+        if drop_path > 0 and not hasattr(model, "drop_path"):
+            raise ValueError(f"drop_path={drop_path}, but a {type(model).__name__} has none; leave it at 0")
         self.dataset, self.valid = dataset.to(self.device), valid.to(self.device)
         self.arch = None if arch is None else {label: m.to(self.device) for label, m in arch.items()}
         self.schedule, self.loss, self.metrics = schedule, loss or nn.CrossEntropyLoss(), metrics
         self.augment = Augment() if augment is None else augment
         self.grad_clip, self.auxiliary_weight, self.drop_path = grad_clip, auxiliary_weight, drop_path
-        self.lr = optimizer.param_groups[0]["lr"]
+        self.lrs = [group["lr"] for group in optimizer.param_groups]
         self.dtype = next(model.parameters()).dtype
         self.steps_per_epoch = len(dataset) // batch_size
 
@@ -105,15 +112,31 @@ class StandaloneTrainer(Trainer):
         return {"train_loss": loss.item(), **prefixed("train", self.metrics(logits.detach(), y))}
 
     def evaluate(self, dataset: ImageDataset) -> dict[str, float]:
-        """Loss and metrics of the model as it is now, by the running averages of its batch norms."""
+        """Loss and metrics of the model as it is now, by the running averages of its batch norms.
+
+        It changes nothing: a model in training is in training afterwards.
+        """
+        modes = {module: module.training for module in self.model.modules()}
         self.model.eval()
-        return evaluate(self._logits, dataset, self.loss, self.metrics, device=self.device)
+        try:
+            return evaluate(self._logits, dataset, self.loss, self.metrics, device=self.device)
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
 
     def end_epoch(self) -> dict[str, Any]:
         """Loss and metrics on `valid`, for the history."""
         return prefixed("valid", self.evaluate(self.valid))
 
+    @cached_property
+    def _images(self) -> str:
+        """Tells the training images from others; made when a checkpoint first wants it."""
+        return f"{len(self.dataset)} images, {checksum(self.dataset)}"
+
     def config(self) -> dict[str, Any]:
-        """See `Trainer.config`; the architecture must be the same, too."""
+        """See `Trainer.config`; architecture, images and the numbers that shape a step must be the same."""
         arch = None if self.arch is None else {label: m.tolist() for label, m in self.arch.items()}
-        return {**super().config(), "arch": arch, "lr": self.lr, "images": len(self.dataset)}
+        numbers = {
+            name: getattr(self, name) for name in ("lrs", "grad_clip", "auxiliary_weight", "drop_path")
+        }
+        return {**super().config(), "arch": arch, "data": self._images, **numbers}

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ from torch import Tensor
 from nasedu import small
 from nasedu.data import Augment, get_dataset
 from nasedu.files import whole
+from nasedu.history import History
 from nasedu.images import ImageDataset
 from nasedu.standalone import StandaloneTrainer, one_cycle
 
@@ -92,6 +93,13 @@ class Row:
         return small.matrix(self.names)
 
 
+class _WholeRow(StandaloneTrainer):
+    """Half a row is none: Ctrl-C goes on to who called, where other trainers give what they have so far."""
+
+    def _stopped(self) -> History:
+        raise KeyboardInterrupt
+
+
 def train(
     setting: Setting,
     datasets: tuple[ImageDataset, ImageDataset, ImageDataset],
@@ -113,7 +121,7 @@ def train(
     optimizer = torch.optim.SGD(
         model.parameters(), setting.lr, momentum=setting.momentum, weight_decay=setting.weight_decay
     )
-    trainer = StandaloneTrainer(
+    trainer = _WholeRow(
         model,
         optimizer,
         setting.epochs,
@@ -174,19 +182,24 @@ class Table(Sequence[Row]):
         ]
 
     def values(self, what: str) -> Tensor:
-        """A column as (125, number of seeds), float64. Raises TruthError while rows are missing."""
-        if lacking := self.missing(self.seeds):
+        """A column as (125, seeds), float64; "curve" and "losses" as (125, seeds, epochs).
+
+        Raises TruthError while rows are missing.
+        """
+        if lacking := self.missing(self.seeds or [0]):
             raise TruthError(f"{len(lacking)} rows are missing, {lacking[0]} first: run the command again")
         by_key = {(row.names, row.seed): getattr(row, what) for row in self.rows}
         rows = [[by_key[names, seed] for seed in self.seeds] for names in small.architectures()]
         return torch.tensor(rows, dtype=torch.float64)
 
     def mean(self, what: str) -> Tensor:
-        """A column's mean over the seeds, (125,)."""
+        """A column's mean over the seeds, (125,) or (125, epochs)."""
         return self.values(what).mean(dim=1)
 
     def with_row(self, row: Row) -> "Table":
-        """The table with one row more, in its place."""
+        """The table with one row more, in its place. Raises TruthError if it is there already."""
+        if (row.names, row.seed) in {(other.names, other.seed) for other in self.rows}:
+            raise TruthError(f"the table has {row.names} with seed {row.seed} already")
         order = {names: i for i, names in enumerate(small.architectures())}
         rows = sorted((*self.rows, row), key=lambda row: (order[row.names], row.seed))
         return Table(self.setting, tuple(rows), self.provenance)
@@ -206,22 +219,24 @@ class Table(Sequence[Row]):
 
     @classmethod
     def from_json(cls, text: str) -> "Table":
-        """Read what `to_json` wrote. Raises TruthError for anything else."""
+        """Read what `to_json` wrote. Raises TruthError for anything else, and says what is wrong where."""
         try:
             data = json.loads(text)
-            if data["format"] != FORMAT or data["version"] != 1:
-                raise TruthError(f'a truth table says "format": "{FORMAT}", "version": 1')
-            rows = tuple(
-                Row(**{key: tuple(v) if isinstance(v, list) else v for key, v in row.items()})
-                for row in data["rows"]
-            )
-            for row in rows:
-                small.matrix(row.names)
-            return cls(Setting(**data["setting"]), rows, data["provenance"])
-        except TruthError:
-            raise
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise TruthError(f"not a truth table: {type(error).__name__}: {error}") from error
+        except (ValueError, RecursionError) as error:
+            raise TruthError(f"a truth table is JSON text, and this is not: {error}") from error
+        if not isinstance(data, dict) or data.get("format") != FORMAT or data.get("version") != 1:
+            raise TruthError(f'a truth table is a JSON object with "format": "{FORMAT}", "version": 1')
+        setting = _read(Setting, data.get("setting"), "setting")
+        lines, provenance = data.get("rows"), data.get("provenance")
+        if not isinstance(lines, list) or not isinstance(provenance, dict):
+            raise TruthError('a truth table has a list of "rows" and an object "provenance"')
+        rows = tuple(_read(Row, line, f"row {i}") for i, line in enumerate(lines))
+        for i, row in enumerate(rows):
+            _check(row, setting, f"row {i}, {'|'.join(row.names)}, seed {row.seed}")
+        keys = [(row.names, row.seed) for row in rows]
+        if twice := [key for key in keys if keys.count(key) > 1]:
+            raise TruthError(f"{twice[0]} is there twice")
+        return cls(setting, rows, provenance)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the JSON text to `path`, whole or not at all."""
@@ -230,13 +245,53 @@ class Table(Sequence[Row]):
             temporary.write_text(self.to_json(), encoding="utf-8")
 
 
+def _read(kind: type, data: Any, where: str) -> Any:
+    """The dataclass `kind` from JSON's values, each of the type that the field says."""
+    hints = get_type_hints(kind)
+    if not isinstance(data, dict) or set(data) != set(hints):
+        got = f"{sorted(data)}" if isinstance(data, dict) else f"{data!r:.80}"
+        raise TruthError(f"{where} wants the fields {sorted(hints)}, got {got}")
+    return kind(**{name: _typed(hint, data[name], f"{where}: {name}") for name, hint in hints.items()})
+
+
+def _typed(wanted: Any, value: Any, where: str) -> Any:
+    if get_origin(wanted) is tuple:
+        if not isinstance(value, list):
+            raise TruthError(f"{where} wants a list, got {value!r:.80}")
+        return tuple(_typed(get_args(wanted)[0], each, where) for each in value)
+    fits = isinstance(value, int | float if wanted is float else wanted)
+    if not fits or isinstance(value, bool):
+        raise TruthError(f"{where} wants {wanted.__name__}, got {value!r:.80}")
+    return value
+
+
+def _check(row: Row, setting: Setting, where: str) -> None:
+    if len(row.names) != len(small.EDGES) or not set(row.names) <= set(small.OPS):
+        raise TruthError(f"{where}: wanted {len(small.EDGES)} of the operations {', '.join(small.OPS)}")
+    if {len(row.curve), len(row.losses)} != {setting.epochs}:
+        raise TruthError(
+            f"{where}: wanted {setting.epochs} epochs, got {len(row.curve)} in curve, {len(row.losses)} in losses"
+        )
+    for accuracy in (row.valid_accuracy, row.test_accuracy, *row.curve):
+        if not 0 <= accuracy <= 1:
+            raise TruthError(f"{where}: an accuracy is a share from 0 to 1, got {accuracy}")
+
+
 def load(path: str | os.PathLike[str] | None = None) -> Table:
     """The table that came with the package, or the one in the file `path`. TruthError if it is none."""
-    if path is None:
-        return Table.from_json((resources.files("nasedu") / "truth" / "cifar10.json").read_text("utf-8"))
-    return Table.from_json(Path(path).read_text(encoding="utf-8"))
+    return _load("cifar10.json") if path is None else _load(Path(path))
 
 
 def load_small() -> Table:
     """All architectures once in the setting SMALL, on shapes10: to see that the code still does the same."""
-    return Table.from_json((resources.files("nasedu") / "truth" / "small.json").read_text("utf-8"))
+    return _load("small.json")
+
+
+def _load(file: Path | str) -> Table:
+    place = resources.files("nasedu") / "truth" / file if isinstance(file, str) else file
+    if not place.is_file():
+        raise TruthError(f"no truth table {place}; `nasedu truth` makes one")
+    try:
+        return Table.from_json(place.read_text(encoding="utf-8"))
+    except (TruthError, UnicodeDecodeError) as error:
+        raise TruthError(f"{place}: {error}") from error
