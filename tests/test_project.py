@@ -17,8 +17,8 @@ PACKAGE = ROOT / "nasedu"
 # fmt: off
 MODULES = [
     "files", "ranking", "ops", "choice", "partial", "genotype", "cells", "network", "macro", "small",
-    "planted", "shapes", "images", "download", "data", "derive", "history", "evaluation", "training", "standalone",
-    "search", "candidates", "hypergrad", "hessian", "relaxation", "darts",
+    "planted", "shapes", "images", "download", "data", "derive", "history", "evaluation", "training",
+    "standalone", "search", "candidates", "hypergrad", "hessian", "relaxation", "darts",
     "plan", "pen", "controller", "reinforce", "enas", "baselines", "truth", "tablesearch",
     "recorded", "truthjob", "figures", "drawing", "draw", "illustrations", "plots", "comparisons", "widgets",
     "check", "profiles", "jobs", "report", "cli",
