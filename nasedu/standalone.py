@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -30,12 +31,13 @@ class StandaloneTrainer(Trainer):
 
     `model` is called as model(x, arch), or as model(x) if `arch` is None. A model with an auxiliary head
     gives two logits in training; the second loss counts `auxiliary_weight`. `drop_path` is the probability
-    at the end of training, reached in a straight line (for a `Network`). The
-    learning rate of a step is that of `optimizer` at the start times `schedule(t)`, with t from 0 to 1.
-    `grad_clip` bounds the gradient's norm (0: no bound). The defaults are those of DARTS's evaluation
-    (arXiv:1806.09055, section 3.2). The other arguments are `Trainer`'s.
+    at the end of training, reached in a straight line, epoch by epoch (for a `Network`). The learning rate of
+    a step is that of `optimizer` at the start times `schedule(t)`, with t from 0 to 1; so there is no
+    `scheduler`. `grad_clip` bounds the gradient's norm (0: no bound). The defaults are those of DARTS's
+    evaluation (arXiv:1806.09055, section 3.2). The other arguments are `Trainer`'s.
 
-    A line of the history has train_loss, valid_loss and metrics. Raises DatasetError if there is no batch.
+    A line of the history has train_loss, valid_loss and metrics; those of training are of the batches as they
+    came. Raises DatasetError if there is no batch, or no image to evaluate on.
     """
 
     kind = "standalone"
@@ -72,7 +74,7 @@ class StandaloneTrainer(Trainer):
                 "each step sets the learning rate by `schedule`, which would overrule the scheduler; "
                 "give schedule=cosine, one_cycle or a function of your own of the progress from 0 to 1"
             )
-        if drop_path > 0 and not hasattr(model, "drop_path"):
+        if drop_path > 0 and not isinstance(model, Network):
             raise ValueError(f"drop_path={drop_path}, but a {type(model).__name__} has none; leave it at 0")
         self.dataset, self.valid = dataset.to(self.device), valid.to(self.device)
         self.arch = None if arch is None else {label: m.to(self.device) for label, m in arch.items()}
@@ -90,8 +92,8 @@ class StandaloneTrainer(Trainer):
     def train_step(self, epoch: int, step: int) -> dict[str, float]:
         """One step of SGD on the next batch of this epoch's permutation."""
         t = (epoch * self.steps_per_epoch + step) / (self.num_epochs * self.steps_per_epoch)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.lr * self.schedule(t)
+        for group, lr in zip(self.optimizer.param_groups, self.lrs, strict=True):
+            group["lr"] = lr * self.schedule(t)
         if isinstance(self.model, Network):
             self.model.drop_path = self.drop_path * epoch / self.num_epochs
         order = torch.randperm(len(self.dataset), generator=seeded(self.seed, epoch))

@@ -35,7 +35,7 @@ _ALONE = threading.Lock()
 
 @dataclass(frozen=True, eq=False)
 class _Images:
-    """(train, valid, test). That it is large makes joblib's Dask backend send it apart from the tasks, once."""
+    """(train, valid, test). It says how large it is, so joblib's Dask backend sends it once, not per task."""
 
     parts: tuple[ImageDataset, ImageDataset, ImageDataset]
 
@@ -100,7 +100,7 @@ def make(
 
 
 def _rows(tasks: Iterator[Any], jobs: int) -> Generator[Row, None, None]:
-    """The tasks' rows as they come. No more tasks are sent than there are workers: each carries the images."""
+    """The tasks' rows as they come. As many tasks are sent as there are workers: they carry the images."""
     options: dict[str, Any] = {"n_jobs": jobs, "pre_dispatch": "n_jobs", "batch_size": 1}
     if get_active_backend()[0].supports_return_generator:
         rows = Parallel(return_as="generator_unordered", **options)(tasks)
