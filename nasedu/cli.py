@@ -1,4 +1,5 @@
-"""The command line: `nasedu run` (what `make run` calls) and `nasedu record` (which makes a recorded run)."""
+"""The command line: `nasedu run` (what `make run` calls), `nasedu record` (which makes a recorded run) and
+`nasedu truth` (which makes a truth table)."""
 
 import argparse
 import sys
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from nasedu import jobs, report
+from nasedu import jobs, report, truth, truthjob
 from nasedu.choice import ArchError
 from nasedu.darts import DartsTrainer
 from nasedu.data import get_dataset
@@ -38,6 +39,7 @@ EXPECTED = (
     GenotypeError,
     HistoryError,
     RecordedError,
+    truth.TruthError,
 )
 
 
@@ -63,9 +65,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     record.add_argument("--seed", type=int, default=0)
     record.add_argument("--threads", type=int, default=1, help=THREADS)
     record.add_argument("--out", type=Path, required=True, help="the JSON file to write")
+    table = commands.add_parser("truth", help="train every architecture of the small space (hours; goes on)")
+    what = table.add_mutually_exclusive_group()
+    what.add_argument("--data", default="cifar10", help="an image folder, or cifar10 (default)")
+    what.add_argument("--small", action="store_true", help="seconds instead: the tests' setting, on shapes10")
+    table.add_argument("--seeds", type=int, default=3, help="for each architecture (3; with --small 1)")
+    table.add_argument("--jobs", type=int, default=-1, help="processes (default: -1, one for each core)")
+    table.add_argument(
+        "--backend", choices=truthjob.BACKENDS, default="loky", help="joblib's (default: loky)"
+    )
+    table.add_argument("--scheduler", help="the address of the Dask scheduler or the Ray cluster")
+    table.add_argument("--out", type=Path, required=True, help="the JSON file to write, row by row")
     given = parser.parse_args(arguments)
     try:
-        return _run(given) if given.command == "run" else _record(given)
+        return {"run": _run, "record": _record, "truth": _truth}[given.command](given)
     except EXPECTED as error:
         print(f"nasedu: {error}", file=sys.stderr)
         return 2
@@ -174,4 +187,21 @@ def _record(given: argparse.Namespace) -> int:
     run.save(given.out)
     checkpoint.unlink()
     print(run.provenance)
+    return 0
+
+
+def _truth(given: argparse.Namespace) -> int:
+    torch.set_num_threads(1)  # as in the workers
+    setting, data, seeds = truth.Setting(), given.data, given.seeds
+    command = f"python -m nasedu truth --data {data} --seeds {seeds} --out {given.out.name}"
+    if given.small:
+        setting, data, seeds = truth.SMALL, "shapes10", 1
+        command = f"python -m nasedu truth --small --out {given.out.name}"
+    try:
+        with truthjob.backend(given.backend, given.scheduler):
+            table = truthjob.make(setting, data, given.out, seeds, given.jobs, command)
+    except KeyboardInterrupt:
+        print(f"interrupted; the rows so far are in {given.out}; to go on: the same command again")
+        return 130
+    print(f"{given.out}: {len(table)} rows, {table.provenance['data']}")
     return 0

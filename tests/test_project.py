@@ -118,7 +118,7 @@ def test_the_package_is_packaged_whole():
 # ---- conda and pip
 
 
-CONDA_NAMES = {"torch": "pytorch", "graphviz": "python-graphviz"}
+CONDA_NAMES = {"torch": "pytorch", "graphviz": "python-graphviz", "dask[distributed]": "distributed"}
 # conda-forge has only 1.x of it, which brings no Graphviz along
 ONLY_PIP = {"pygraphviz"}
 
