@@ -15,16 +15,15 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from nasedu import hypergrad
-from nasedu.choice import InputChoice, Sampled, choices, points
+from nasedu.choice import choices, points
 from nasedu.data import batches, seeded
 from nasedu.derive import describe, discretise
 from nasedu.evaluation import Metrics, batch_statistics, buffers_kept, prefixed
 from nasedu.genotype import Genotype
 from nasedu.hessian import largest_eigenvalue, stop_epoch
-from nasedu.relaxation import edge_shares, gumbel, gumbel_one_hot
+from nasedu.relaxation import EDGES as EDGES
+from nasedu.relaxation import Relaxation
 from nasedu.search import SearchTrainer
-
-EDGES = " edges"  # alpha[label + EDGES] are the logits of the edges themselves, with edge normalisation
 
 
 class DartsTrainer(SearchTrainer):
@@ -42,8 +41,8 @@ class DartsTrainer(SearchTrainer):
       images of alpha's half, goes into the history (0: not measured); with `stop_factor` (RobustDARTS: 1.3)
       the search ends by `hessian.stop_epoch`, and `arch()` is that of the epoch it says.
     - `edge_normalisation` (PC-DARTS): each edge has a logit, too, and its row is multiplied by its share of
-      its node (`relaxation.edge_shares`). True takes the nodes of the model's cells; for other models give
-      {label: the node of each row}. Partial channels are a property of the model: `CNN(..., partial=4)`.
+      its node; the values are those of `Relaxation`. Partial channels are a property of the model:
+      `CNN(..., partial=4)`.
     - `gumbel`=(10.0, 0.1) (GDAS): temperatures of the first and the last epoch. Each step draws one
       operation an edge by `relaxation.gumbel_one_hot`, and only that one is run.
 
@@ -93,63 +92,25 @@ class DartsTrainer(SearchTrainer):
             raise ValueError("the model has nothing to search: build it with LayerChoice or InputChoice")
         self.unrolled, self.learning_rate = unrolled, learning_rate
         self.steps_per_epoch = self.batches_per_half
-        self._shapes = choices(model)
-        noise = seeded(self.seed, 3)
-        self.alpha = {
-            label: (1e-3 * torch.randn(shape, generator=noise)).to(self.device).requires_grad_()
-            for label, shape in self._shapes.items()
-        }
         if stop_factor is not None and hessian_images < 1:
             raise ValueError("stop_factor wants eigenvalues: give hessian_images, the images to measure on")
+        if gumbel is not None and not min(gumbel) > 0:
+            raise ValueError(f"gumbel wants two temperatures above 0, (first, last), got {gumbel}")
         self.hessian_images, self.stop_factor, self.gumbel = hessian_images, stop_factor, gumbel
-        self._nodes = self._nodes_of(edge_normalisation)
-        for label, nodes in self._nodes.items():
-            logits = 1e-3 * torch.randn(len(nodes), generator=noise)
-            self.alpha[label + EDGES] = logits.to(self.device).requires_grad_()
+        self.relaxation = Relaxation(model, edge_normalisation)
+        self.alpha = {
+            label: logits.to(self.device).requires_grad_()
+            for label, logits in self.relaxation.start(seeded(self.seed, 3)).items()
+        }
         self.alpha_optimizer = torch.optim.Adam(
             list(self.alpha.values()), lr=arc_learning_rate, betas=(0.5, 0.999), weight_decay=1e-3
         )
-        # Where any number of inputs may be chosen, each has a gate of its own; elsewhere candidates compete.
-        self._gates = {
-            label
-            for label, rows in points(model).items()
-            if isinstance(rows[0], InputChoice) and rows[0].n_chosen is None
-        }
-
-    def _nodes_of(self, asked: bool | Mapping[str, Sequence[int]]) -> dict[str, list[int]]:
-        """For edge normalisation: label -> the node that each row's edge goes into."""
-        if isinstance(asked, Mapping):
-            nodes: dict[str, list[Any]] = {label: list(of_row) for label, of_row in asked.items()}
-        else:
-            found = points(self.model).items() if asked else ()
-            nodes = {label: [getattr(row, "node", None) for row in rows] for label, rows in found}
-        shapes = self._shapes
-        for label, of_row in nodes.items():
-            if label not in shapes or len(of_row) != shapes[label][0] or None in of_row:
-                raise ValueError(
-                    f"edge_normalisation wants the node of each row of {label!r}, got {of_row}; the model "
-                    f"has {shapes}; give {{label: [node of row 0, node of row 1, ...]}}"
-                )
-        return nodes
 
     def weights_of(
         self, alpha: Mapping[str, Tensor], noise: Mapping[str, Tensor] | None = None
     ) -> dict[str, Tensor]:
-        """alpha -> arch: softmax of each row (DARTS, eq. 2); a sigmoid where any number may be chosen.
-
-        With `noise` (GDAS) one-hot rows, drawn; with edge normalisation rows times their edges' shares.
-        """
-        arch: dict[str, Tensor] = {} if noise is None else Sampled()
-        for label in self._shapes:
-            if label in self._gates:
-                arch[label] = alpha[label].sigmoid()
-            elif noise is None:
-                arch[label] = alpha[label].softmax(dim=-1)
-            else:
-                arch[label] = gumbel_one_hot(alpha[label], noise[label], self.temperature)
-            if label in self._nodes:
-                arch[label] = arch[label] * edge_shares(alpha[label + EDGES], self._nodes[label])[:, None]
-        return arch
+        """alpha -> arch, see `Relaxation.arch`; with `noise` an architecture drawn at this `temperature`."""
+        return self.relaxation.arch(alpha, noise, self.temperature)
 
     @property
     def temperature(self) -> float:
@@ -159,15 +120,11 @@ class DartsTrainer(SearchTrainer):
 
     def _noise(self, epoch: int, step: int, stream: int) -> dict[str, Tensor] | None:
         """The Gumbel noise of this step; None for a search that draws nothing."""
-        if self.gumbel is None:
-            return None
-        generator = seeded(self.seed, epoch, step, stream)
-        return {
-            label: gumbel(shape, generator).to(self.device) for label, shape in choices(self.model).items()
-        }
+        drawn = self.gumbel is not None
+        return self.relaxation.noise(seeded(self.seed, epoch, step, stream)) if drawn else None
 
     def arch(self) -> dict[str, Tensor]:
-        """The matrices as they are now, on the CPU, without gradient; a stopped search's are of its `stopped_at`."""
+        """The matrices now, on the CPU, without gradient; of a stopped search those of `stopped_at()`."""
         if stopped := self.stopped_at():
             lists = self.history.epochs[stopped - 1]["arch"]
             return {label: torch.tensor(matrix) for label, matrix in lists.items()}
@@ -276,7 +233,7 @@ class DartsTrainer(SearchTrainer):
 
     def config(self) -> dict[str, Any]:
         """See `Trainer.config`."""
-        remedies = f"{self.hessian_images} {self.stop_factor} {self._nodes} {self.gumbel}"
+        remedies = f"{self.hessian_images} {self.stop_factor} {self.relaxation.nodes} {self.gumbel}"
         return {**super().config(), "unrolled": self.unrolled, "remedies": remedies}
 
     def extra_state(self) -> dict[str, Any]:

@@ -57,7 +57,7 @@ def largest_eigenvalue(
             for q in basis:
                 v = v - (q @ v) * q
         norm = v.norm()
-        if i + 1 == len(tridiagonal) or norm < 1e-10 * tridiagonal.abs().max():
+        if i + 1 == len(tridiagonal) or norm <= 1e-10 * tridiagonal.abs().max():
             tridiagonal = tridiagonal[: i + 1, : i + 1]  # the directions found are all that H reaches
             break
         tridiagonal[i, i + 1] = tridiagonal[i + 1, i] = norm
@@ -71,16 +71,16 @@ def stop_epoch(
     """Should a search with these eigenvalues, one for each epoch, have stopped? The epoch to go back to.
 
     It stops at the first epoch from `start` on at which the mean of the last `window` eigenvalues is more
-    than `factor` times that mean `delta` epochs before; the answer, counted from 1, is the epoch in the
-    middle of the earlier window. None: go on. RobustDARTS, section 4.3; the constants are of its released
-    code.
+    than `factor` times that mean `delta` epochs before, if that was positive; the answer, counted from 1, is
+    the epoch in the middle of the earlier window. None: go on. RobustDARTS, section 4.3. The constants are of
+    its released code, which measures every second epoch and takes `start` as the first epoch to go back to.
     """
-    means = [
-        sum(eigenvalues[i - window : i]) / window if i >= window else None
-        for i in range(len(eigenvalues) + 1)
-    ]
-    for epoch in range(start, len(eigenvalues) + 1):
-        now, before = means[epoch], means[epoch - delta] if epoch >= delta else None
-        if now is not None and before is not None and before > 0 and now > factor * before:
+
+    def mean(epoch: int) -> float:
+        return sum(eigenvalues[epoch - window : epoch]) / window
+
+    for epoch in range(max(start, window + delta), len(eigenvalues) + 1):
+        before = mean(epoch - delta)
+        if before > 0 and mean(epoch) > factor * before:
             return epoch - delta - window // 2
     return None

@@ -46,7 +46,9 @@ class PartialEdge(nn.Module):
         rest = x[:, x.shape[1] // self.k :]
         if self.stride == 2:
             rest = F.max_pool2d(rest, 2) if rest.shape[1] else rest[:, :, ::2, ::2]
-        return shuffled(torch.cat([mixed, sum(self.choice.weights(arch)) * rest], dim=1), self.k)
+        # Of the row itself, not of `weights`: a one-hot row (`Sampled`) has a sum without a gradient.
+        whole = arch[self.choice.label][self.choice.row].sum()
+        return shuffled(torch.cat([mixed, whole * rest], dim=1), self.k)
 
 
 def shuffled(x: Tensor, groups: int) -> Tensor:
