@@ -1,6 +1,6 @@
 """Measuring: accuracy, means over an epoch, and the evaluation of a model over a dataset."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -53,6 +53,35 @@ def batch_statistics(model: nn.Module) -> Iterator[None]:
         with buffers_kept(model):
             yield
     finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+@contextmanager
+def reestimated(model: nn.Module, passes: Iterable[Callable[[], object]]) -> Iterator[None]:
+    """Evaluate `model` with batch norms whose averages are made anew from these forward passes.
+
+    Each of `passes` is a function that calls the model on one batch, with the architecture that is to be
+    judged; the averages are their plain means. As SPOS does before it ranks children (Guo et al., ECCV 2020,
+    arXiv:1904.00420, section 3.4). Buffers and modes are afterwards what they were.
+    """
+    modes = {module: module.training for module in model.modules()}
+    norms = [module for module in modes if isinstance(module, _BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    try:
+        with buffers_kept(model):
+            for norm in norms:
+                norm.reset_running_stats()
+                norm.momentum = None  # a plain mean over all passes
+            model.train()
+            with torch.no_grad():
+                for forward in passes:
+                    forward()
+            model.eval()
+            yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
         for module, mode in modes.items():
             module.training = mode
 

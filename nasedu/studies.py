@@ -1,0 +1,282 @@
+"""The protocols of the course's studies: every search and every training that notebooks 10 to 12 report.
+
+    small_space    searches of the small space, whose truth is known: DARTS, its remedies, ENAS, random
+    cell_search    searches of the DARTS space at equal cost, to be judged by retraining
+    retrain        the cells found, the published DARTS_V2 and cells drawn blindly, trained from scratch
+
+Each is a `study.Study`; `python -m nasedu study NAME --data FOLDER --out FILE` makes it.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nasedu import small, study, truth
+from nasedu.baselines import RandomSearch
+from nasedu.candidates import reward_accuracy
+from nasedu.choice import random_arch
+from nasedu.darts import DartsTrainer
+from nasedu.data import Augment, seeded
+from nasedu.derive import discretise
+from nasedu.enas import EnasTrainer
+from nasedu.evaluation import accuracy, batch_statistics, evaluate, reestimated
+from nasedu.genotype import PUBLISHED, Genotype
+from nasedu.images import ImageDataset, checksum
+from nasedu.network import CNN, Network, n_parameters
+from nasedu.search import SearchTrainer
+from nasedu.standalone import StandaloneTrainer
+from nasedu.study import Study
+
+Datasets = tuple[ImageDataset, ImageDataset, ImageDataset]
+Run = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+
+# Method -> the trainer's own arguments.
+METHODS: dict[str, dict[str, Any]] = {
+    "DARTS 1st": {},
+    "DARTS 2nd": {"unrolled": True},
+    "PC-DARTS": {"edge_normalisation": True},
+    "GDAS": {"gumbel": (10.0, 0.1)},
+    "ENAS": {"ctrl_lr": 3.5e-3, "ctrl_steps": 10, "ctrl_steps_aggregate": 10, "baseline_decay": 0.95},
+    "random": {},
+}
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What all searches of a study share. `epochs` are those of first-order DARTS, see `epochs_of`.
+
+    `layers` counts the cells of the DARTS space's supernet. `candidates` are drawn by random search at the end.
+    """
+
+    pixels: int = 16
+    images: int = 5_000
+    channels: int = 16
+    batch_size: int = 32
+    epochs: int = 25
+    lr: float = 0.025
+    lr_min: float = 0.001
+    momentum: float = 0.9
+    weight_decay: float = 3e-4
+    alpha_lr: float = 0.01
+    partial: int = 4
+    hessian_images: int = 256
+    layers: int = 0
+    candidates: int = 100
+
+    def epochs_of(self, method: str) -> int:
+        """The epochs of this method, so that all cost about as much as first-order DARTS."""
+        return max(1, round(self.epochs * EPOCHS.get(method, 1.0)))
+
+
+# Epochs relative to first-order DARTS at about equal cost: CPU seconds an epoch of the small space, measured
+# on one core, were 2.1, 5.3, 1.9, 0.8, 0.9, 0.5 in the order of METHODS.
+EPOCHS = {"DARTS 2nd": 0.4, "PC-DARTS": 1.1, "GDAS": 2.5, "ENAS": 2.3, "random": 4.0}
+
+
+def search(
+    protocol: Protocol, method: str, model: nn.Module, train: ImageDataset, seed: int, **more: Any
+) -> SearchTrainer:
+    """The trainer of this method by this protocol, ready to fit."""
+    if method not in METHODS:
+        raise ValueError(f"no method {method!r}; there are {', '.join(METHODS)}")
+    epochs = protocol.epochs_of(method)
+    optimizer = torch.optim.SGD(
+        model.parameters(), protocol.lr, momentum=protocol.momentum, weight_decay=protocol.weight_decay
+    )
+    common: dict[str, Any] = {
+        "model": model,
+        "loss": nn.CrossEntropyLoss(),
+        "metrics": accuracy,
+        "optimizer": optimizer,
+        "num_epochs": epochs,
+        "dataset": train,
+        "batch_size": protocol.batch_size,
+        "scheduler": torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs, protocol.lr_min),
+        "augment": Augment(protocol.pixels // 8),
+        "seed": seed,
+        "progress": False,
+        **METHODS[method],
+        **more,
+    }
+    if method == "ENAS":
+        return EnasTrainer(reward_function=reward_accuracy, **common)
+    if method == "random":
+        return RandomSearch(n_candidates=protocol.candidates, **common)
+    return DartsTrainer(arc_learning_rate=protocol.alpha_lr, **common)
+
+
+def gap(valid: ImageDataset) -> Callable[[Any], None]:
+    """A callback: the supernet's accuracy on `valid` with its matrix, and cut down to the derived one."""
+
+    def measure(trainer: Any) -> None:
+        line, arch = trainer.history.epochs[-1], {}
+        arch = {label: torch.tensor(matrix) for label, matrix in line["arch"].items()}
+        line["supernet_acc1"] = trainer.score(arch, valid)["acc1"]
+        line["derived_acc1"] = trainer.score(discretise(trainer.model, arch), valid)["acc1"]
+
+    return measure
+
+
+def shared_scores(trainer: SearchTrainer, valid: ImageDataset, batches: int = 10) -> dict[str, list[float]]:
+    """Accuracy on `valid` of all 125 architectures by the supernet's weights, in the order of `small`.
+
+    With batch norms "running" (the averages that training left), "reestimated" (made anew for each
+    architecture from `batches` training batches) and "batch" (of each validation batch itself).
+    """
+    model, device = trainer.model, trainer.device
+    images = [trainer.train_batch(0, number)[0] for number in range(batches)]
+    scores: dict[str, list[float]] = {"running": [], "reestimated": [], "batch": []}
+    for names in small.architectures():
+        arch = small.matrix(names)
+
+        def forward(x: Tensor, arch: Mapping[str, Tensor] = arch) -> Tensor:
+            return model(x, arch)
+
+        model.eval()
+        scores["running"].append(evaluate(forward, valid, device=device)["acc1"])
+        with reestimated(model, [functools.partial(forward, x) for x in images]):
+            scores["reestimated"].append(evaluate(forward, valid, device=device)["acc1"])
+        with batch_statistics(model):
+            scores["batch"].append(evaluate(forward, valid, device=device)["acc1"])
+    return {name: [round(value, 5) for value in values] for name, values in scores.items()}
+
+
+def small_space(protocol: Protocol, datasets: Datasets) -> Run:
+    """Search the small space by one method with one seed."""
+    train, valid, _ = datasets
+    images = valid.take(range(min(1500, len(valid))))
+
+    def run(key: Mapping[str, Any]) -> dict[str, Any]:
+        method, seed = key["method"], key["seed"]
+        torch.manual_seed(seed)
+        partial = protocol.partial if method == "PC-DARTS" else 1
+        model = small.SmallCNN(protocol.channels, len(train.classes), partial=partial)
+        more: dict[str, Any] = {}
+        if method == "DARTS 1st":
+            more["hessian_images"] = protocol.hessian_images
+        if method == "PC-DARTS":
+            more["edge_normalisation"] = {"cell": [node for _, node in small.EDGES]}
+        if method not in ("ENAS", "random"):
+            more["callbacks"] = [gap(images)]
+        trainer: Any = search(protocol, method, model, train.take(range(protocol.images)), seed, **more)
+        history = trainer.fit()
+        arch = trainer.best() if method in ("ENAS", "random") else trainer.arch()
+        result: dict[str, Any] = {"names": small.names_of(arch), "history": history.epochs}
+        if method in ("DARTS 1st", "random"):
+            result["scores"] = shared_scores(trainer, images)
+        return result
+
+    return run
+
+
+def cell_search(protocol: Protocol, datasets: Datasets) -> Run:
+    """Search the DARTS space by one method with one seed."""
+    train = datasets[0].take(range(protocol.images))
+
+    def run(key: Mapping[str, Any]) -> dict[str, Any]:
+        torch.manual_seed(key["seed"])
+        model = CNN(protocol.pixels, 3, protocol.channels, len(train.classes), protocol.layers)
+        trainer: Any = search(protocol, key["method"], model, train, key["seed"])
+        history = trainer.fit()
+        return {"genotype": asdict(trainer.genotype()), "history": history.epochs}
+
+    return run
+
+
+@dataclass(frozen=True)
+class Retraining:
+    """How a cell is judged: DARTS's evaluation (arXiv:1806.09055, section 3.2), much smaller and shorter."""
+
+    pixels: int = 16
+    images: int = 10_000
+    channels: int = 8
+    layers: int = 5
+    epochs: int = 8
+    batch_size: int = 64
+    lr: float = 0.05
+    momentum: float = 0.9
+    weight_decay: float = 3e-4
+
+
+def retrain(protocol: Retraining, datasets: Datasets, cells: Mapping[str, Genotype]) -> Run:
+    """Train one of `cells` from scratch with one seed: key {"cell": its name, "seed": ...}."""
+    train, valid, test = datasets
+
+    def run(key: Mapping[str, Any]) -> dict[str, Any]:
+        torch.manual_seed(key["seed"])
+        network = Network(cells[key["cell"]], protocol.channels, len(train.classes), protocol.layers)
+        optimizer = torch.optim.SGD(
+            network.parameters(), protocol.lr, momentum=protocol.momentum, weight_decay=protocol.weight_decay
+        )
+        trainer = StandaloneTrainer(
+            network,
+            optimizer,
+            protocol.epochs,
+            train.take(range(protocol.images)),
+            valid,
+            protocol.batch_size,
+            augment=Augment(protocol.pixels // 8),
+            seed=key["seed"],
+            progress=False,
+        )
+        history = trainer.fit()
+        return {
+            "parameters": n_parameters(network),
+            "test_accuracy": round(trainer.evaluate(test)["acc1"], 5),
+            "history": history.epochs,
+        }
+
+    return run
+
+
+def cells_of(found: Study, blind: int = 3) -> dict[str, Genotype]:
+    """The cells to retrain: those of a `cell_search` study, DARTS_V2, and `blind` drawn without a search."""
+    cells = {
+        f"{run['key']['method']} {run['key']['seed']}": Genotype(**_tuples(run["genotype"]))
+        for run in found.runs
+    }
+    model = CNN(8, 3, 2, 10, 3)
+    for i in range(blind):
+        cells[f"blind {i}"] = Genotype.from_arch(random_arch(model, seeded(1000 + i)))
+    return {**cells, "DARTS_V2": PUBLISHED["DARTS_V2"]}
+
+
+def _tuples(genotype: Mapping[str, Any]) -> dict[str, Any]:
+    def cell(nodes: list) -> tuple:
+        return tuple(tuple((op, source) for op, source in node) for node in nodes)
+
+    return {"normal": cell(genotype["normal"]), "reduce": cell(genotype["reduce"])}
+
+
+SMALL_SPACE = Protocol()
+CELL_SEARCH = Protocol(channels=8, layers=3, epochs=8, batch_size=64, candidates=20)
+RETRAIN = Retraining()
+
+
+def make(name: str, data: str, out: str, seeds: int | None = None, progress: bool = True) -> Study:
+    """Make the study of this name, or go on with that at `out`. `retrain` reads the shipped cell_search."""
+    setting = truth.Setting()
+    datasets = setting.datasets(data)
+    command = f"python -m nasedu study {name} --data FOLDER --out nasedu/studies/{name}.json"
+    counts = " + ".join(f"{len(part):,}" for part in datasets)
+    described = f"{datasets[0].name}, {counts} images (training + validation + test), {checksum(*datasets)}"
+
+    def begin(config: Any) -> Study:
+        return Study(name, command, described, asdict(config))
+
+    if name == "small_space":
+        keys = [{"method": m, "seed": s} for m in METHODS for s in range(seeds or 5)]
+        return study.conduct(begin(SMALL_SPACE), out, keys, small_space(SMALL_SPACE, datasets), progress)
+    if name == "cell_search":
+        methods = ("DARTS 1st", "DARTS 2nd", "ENAS", "random")
+        keys = [{"method": m, "seed": s} for s in range(seeds or 2) for m in methods]
+        return study.conduct(begin(CELL_SEARCH), out, keys, cell_search(CELL_SEARCH, datasets), progress)
+    if name == "retrain":
+        cells = cells_of(study.load("cell_search"))
+        keys = [{"cell": cell, "seed": s} for s in range(seeds or 2) for cell in cells]
+        return study.conduct(begin(RETRAIN), out, keys, retrain(RETRAIN, datasets, cells), progress)
+    raise study.StudyError(f"no study {name!r}; there are small_space, cell_search, retrain")
