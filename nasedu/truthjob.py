@@ -44,6 +44,7 @@ class _Images:
 
 
 def _one(setting: Setting, images: _Images, names: small.Names, seed: int) -> Row:
+    tqdm.set_lock(threading.RLock())  # tqdm's own is a semaphore, which a worker that is killed leaves behind
     with _ALONE:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # the rows are the parallel part; threads that share a core only wait
@@ -105,7 +106,8 @@ def _rows(tasks: Iterator[Any], jobs: int) -> Generator[Row, None, None]:
     if get_active_backend()[0].supports_return_generator:
         rows = Parallel(return_as="generator_unordered", **options)(tasks)
         try:
-            yield from rows
+            for row in rows:  # noqa: UP028 (`yield from` would close `rows` before the warnings are off)
+                yield row
         finally:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # what joblib says of rows not waited for: that was the wish
