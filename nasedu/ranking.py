@@ -1,18 +1,18 @@
 """Do two lists rank the same things alike, and how sure can we be? Kendall's tau and the bootstrap.
 
 The bootstrap (Efron, Annals of Statistics 7, 1979) draws n of the n things with replacement, again and again,
-and looks how the number of interest scatters; the interval is the middle 95 % of that. Notebook 03 builds it
-by hand.
+and looks how the number of interest scatters; the interval is the middle 95 % of that. See notebook 03.
 """
 
 from collections.abc import Callable, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-Numbers = Sequence[float] | Tensor
+Numbers = Sequence[float] | Tensor | np.ndarray
 
 
 class Interval(NamedTuple):
@@ -42,7 +42,7 @@ def _signs(values: Numbers) -> Tensor:
 def _tau_b(a: Tensor, b: Tensor, counts: Tensor) -> Tensor:
     """Tau-b, from signs (n, n), of samples with counts[..., i] copies of thing i: (..., n) -> (...).
 
-    Two copies of one thing are tied, so that pair doesn't count. A sample without an order has nan.
+    Copies of one thing are tied, so their pairs don't count. A sample without an order has nan.
     """
 
     def over_pairs(signs: Tensor) -> Tensor:
