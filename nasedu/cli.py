@@ -1,5 +1,6 @@
-"""The command line: `nasedu run` (what `make run` calls), `nasedu record` (which makes a recorded run) and
-`nasedu truth` (which makes a truth table)."""
+"""The command line: `nasedu run` (what `make run` calls), and what makes the files the notebooks read:
+`nasedu record` (a recorded run), `nasedu truth` (a truth table), `nasedu study` (many runs, one protocol).
+"""
 
 import argparse
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from nasedu import jobs, report, truth, truthjob
+from nasedu import jobs, report, studies, truth, truthjob
 from nasedu.choice import ArchError
 from nasedu.darts import DartsTrainer
 from nasedu.data import get_dataset
@@ -20,6 +21,7 @@ from nasedu.images import DatasetError, ImageDataset
 from nasedu.profiles import profile
 from nasedu.recorded import Recorded, RecordedError, stamp
 from nasedu.search import SearchTrainer
+from nasedu.study import StudyError
 from nasedu.training import CheckpointError
 
 EXPLANATIONS = {
@@ -39,6 +41,7 @@ EXPECTED = (
     GenotypeError,
     HistoryError,
     RecordedError,
+    StudyError,
     truth.TruthError,
 )
 
@@ -76,9 +79,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     table.add_argument("--scheduler", help="the address of the Dask scheduler or the Ray cluster")
     table.add_argument("--out", type=Path, required=True, help="the JSON file to write, row by row")
+    many = commands.add_parser("study", help="make a study: many runs, several seeds (hours; goes on)")
+    many.add_argument("name", choices=studies.NAMES)
+    many.add_argument("--data", default="cifar10", help="an image folder, or cifar10 (default)")
+    many.add_argument("--seeds", type=int, help="for each method or cell (default: as shipped)")
+    many.add_argument("--cells", type=Path, help="for retrain: the cell_search study (default: as shipped)")
+    many.add_argument("--out", type=Path, required=True, help="the JSON file to write, run by run")
     given = parser.parse_args(arguments)
     try:
-        return {"run": _run, "record": _record, "truth": _truth}[given.command](given)
+        return {"run": _run, "record": _record, "truth": _truth, "study": _study}[given.command](given)
     except EXPECTED as error:
         print(f"nasedu: {error}", file=sys.stderr)
         return 2
@@ -204,4 +213,15 @@ def _truth(given: argparse.Namespace) -> int:
         print(f"interrupted; the rows so far are in {given.out}; to go on: the same command again")
         return 130
     print(f"{given.out}: {len(table)} rows, {table.provenance['data']}")
+    return 0
+
+
+def _study(given: argparse.Namespace) -> int:
+    torch.set_num_threads(1)
+    try:
+        made = studies.make(given.name, given.data, given.out, given.seeds, given.cells or "cell_search")
+    except KeyboardInterrupt:
+        print(f"interrupted; the runs so far are in {given.out}; to go on: the same command again")
+        return 130
+    print(f"{given.out}: {made.provenance}")
     return 0

@@ -8,6 +8,7 @@ Each is a `study.Study`; `python -m nasedu study NAME --data FOLDER --out FILE` 
 """
 
 import functools
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -18,18 +19,16 @@ from torch import Tensor, nn
 from nasedu import small, study, truth
 from nasedu.baselines import RandomSearch
 from nasedu.candidates import reward_accuracy
-from nasedu.choice import random_arch
 from nasedu.darts import DartsTrainer
-from nasedu.data import Augment, seeded
+from nasedu.data import Augment
 from nasedu.derive import discretise
 from nasedu.enas import EnasTrainer
 from nasedu.evaluation import accuracy, batch_statistics, evaluate, reestimated
-from nasedu.genotype import PUBLISHED, Genotype
 from nasedu.images import ImageDataset, checksum
-from nasedu.network import CNN, Network, n_parameters
+from nasedu.network import CNN
+from nasedu.retraining import Retraining, cells_of, retrain
 from nasedu.search import SearchTrainer
-from nasedu.standalone import StandaloneTrainer
-from nasedu.study import Study
+from nasedu.study import Study, StudyError
 
 Datasets = tuple[ImageDataset, ImageDataset, ImageDataset]
 Run = Callable[[Mapping[str, Any]], Mapping[str, Any]]
@@ -49,7 +48,7 @@ METHODS: dict[str, dict[str, Any]] = {
 class Protocol:
     """What all searches of a study share. `epochs` are those of first-order DARTS, see `epochs_of`.
 
-    `layers` counts the cells of the DARTS space's supernet. `candidates` are drawn by random search at the end.
+    `layers` counts the cells of the DARTS space's supernet; of random search's `candidates` the best is kept.
     """
 
     pixels: int = 16
@@ -163,7 +162,7 @@ def small_space(protocol: Protocol, datasets: Datasets) -> Run:
         if method not in ("ENAS", "random"):
             more["callbacks"] = [gap(images)]
         trainer: Any = search(protocol, method, model, train.take(range(protocol.images)), seed, **more)
-        history = trainer.fit()
+        history = trainer.fit_to_the_end()
         arch = trainer.best() if method in ("ENAS", "random") else trainer.arch()
         result: dict[str, Any] = {"names": small.names_of(arch), "history": history.epochs}
         if method in ("DARTS 1st", "random"):
@@ -181,102 +180,48 @@ def cell_search(protocol: Protocol, datasets: Datasets) -> Run:
         torch.manual_seed(key["seed"])
         model = CNN(protocol.pixels, 3, protocol.channels, len(train.classes), protocol.layers)
         trainer: Any = search(protocol, key["method"], model, train, key["seed"])
-        history = trainer.fit()
+        history = trainer.fit_to_the_end()
         return {"genotype": asdict(trainer.genotype()), "history": history.epochs}
 
     return run
 
 
-@dataclass(frozen=True)
-class Retraining:
-    """How a cell is judged: DARTS's evaluation (arXiv:1806.09055, section 3.2), much smaller and shorter."""
-
-    pixels: int = 16
-    images: int = 10_000
-    channels: int = 8
-    layers: int = 5
-    epochs: int = 8
-    batch_size: int = 64
-    lr: float = 0.05
-    momentum: float = 0.9
-    weight_decay: float = 3e-4
-
-
-def retrain(protocol: Retraining, datasets: Datasets, cells: Mapping[str, Genotype]) -> Run:
-    """Train one of `cells` from scratch with one seed: key {"cell": its name, "seed": ...}."""
-    train, valid, test = datasets
-
-    def run(key: Mapping[str, Any]) -> dict[str, Any]:
-        torch.manual_seed(key["seed"])
-        network = Network(cells[key["cell"]], protocol.channels, len(train.classes), protocol.layers)
-        optimizer = torch.optim.SGD(
-            network.parameters(), protocol.lr, momentum=protocol.momentum, weight_decay=protocol.weight_decay
-        )
-        trainer = StandaloneTrainer(
-            network,
-            optimizer,
-            protocol.epochs,
-            train.take(range(protocol.images)),
-            valid,
-            protocol.batch_size,
-            augment=Augment(protocol.pixels // 8),
-            seed=key["seed"],
-            progress=False,
-        )
-        history = trainer.fit()
-        return {
-            "parameters": n_parameters(network),
-            "test_accuracy": round(trainer.evaluate(test)["acc1"], 5),
-            "history": history.epochs,
-        }
-
-    return run
-
-
-def cells_of(found: Study, blind: int = 3) -> dict[str, Genotype]:
-    """The cells to retrain: those of a `cell_search` study, DARTS_V2, and `blind` drawn without a search."""
-    cells = {
-        f"{run['key']['method']} {run['key']['seed']}": Genotype(**_tuples(run["genotype"]))
-        for run in found.runs
-    }
-    model = CNN(8, 3, 2, 10, 3)
-    for i in range(blind):
-        cells[f"blind {i}"] = Genotype.from_arch(random_arch(model, seeded(1000 + i)))
-    return {**cells, "DARTS_V2": PUBLISHED["DARTS_V2"]}
-
-
-def _tuples(genotype: Mapping[str, Any]) -> dict[str, Any]:
-    def cell(nodes: list) -> tuple:
-        return tuple(tuple((op, source) for op, source in node) for node in nodes)
-
-    return {"normal": cell(genotype["normal"]), "reduce": cell(genotype["reduce"])}
-
-
 SMALL_SPACE = Protocol()
 CELL_SEARCH = Protocol(channels=8, layers=3, epochs=8, batch_size=64, candidates=20)
 RETRAIN = Retraining()
+NAMES = ("small_space", "cell_search", "retrain")
 
 
-def make(name: str, data: str, out: str, seeds: int | None = None, progress: bool = True) -> Study:
-    """Make the study of this name, or go on with that at `out`. `retrain` reads the shipped cell_search."""
-    setting = truth.Setting()
-    datasets = setting.datasets(data)
-    command = f"python -m nasedu study {name} --data FOLDER --out nasedu/studies/{name}.json"
+def make(
+    name: str,
+    data: str,
+    out: str | os.PathLike[str],
+    seeds: int | None = None,
+    cells: str | os.PathLike[str] = "cell_search",
+    progress: bool = True,
+) -> Study:
+    """Make the study of this name on the images `data`, or go on with the one at `out`.
+
+    `retrain` reads the cells of the study `cells`. Raises StudyError as `study.conduct` does.
+    """
+    if name not in NAMES:
+        raise StudyError(f"no study {name!r}; there are {', '.join(NAMES)}")
+    datasets = truth.Setting().datasets(data)
     counts = " + ".join(f"{len(part):,}" for part in datasets)
-    described = f"{datasets[0].name}, {counts} images (training + validation + test), {checksum(*datasets)}"
-
-    def begin(config: Any) -> Study:
-        return Study(name, command, described, asdict(config))
-
-    if name == "small_space":
-        keys = [{"method": m, "seed": s} for m in METHODS for s in range(seeds or 5)]
-        return study.conduct(begin(SMALL_SPACE), out, keys, small_space(SMALL_SPACE, datasets), progress)
-    if name == "cell_search":
-        methods = ("DARTS 1st", "DARTS 2nd", "ENAS", "random")
-        keys = [{"method": m, "seed": s} for s in range(seeds or 2) for m in methods]
-        return study.conduct(begin(CELL_SEARCH), out, keys, cell_search(CELL_SEARCH, datasets), progress)
+    images = f"{datasets[0].name}, {counts} images (training + validation + test), {checksum(*datasets)}"
+    protocol: Protocol | Retraining
     if name == "retrain":
-        cells = cells_of(study.load("cell_search"))
-        keys = [{"cell": cell, "seed": s} for s in range(seeds or 2) for cell in cells]
-        return study.conduct(begin(RETRAIN), out, keys, retrain(RETRAIN, datasets, cells), progress)
-    raise study.StudyError(f"no study {name!r}; there are small_space, cell_search, retrain")
+        protocol, found = RETRAIN, cells_of(study.load(cells))
+        keys = [{"cell": cell, "seed": s} for s in range(seeds or 2) for cell in found]
+        run = retrain(protocol, datasets, found)
+    elif name == "cell_search":
+        protocol = CELL_SEARCH
+        methods = ("DARTS 1st", "DARTS 2nd", "ENAS", "random")
+        keys = [{"method": method, "seed": s} for s in range(seeds or 2) for method in methods]
+        run = cell_search(protocol, datasets)
+    else:
+        protocol = SMALL_SPACE
+        keys = [{"method": method, "seed": s} for method in METHODS for s in range(seeds or 5)]
+        run = small_space(protocol, datasets)
+    command = f"python -m nasedu study {name} --data FOLDER --out nasedu/studies/{name}.json"
+    return study.conduct(Study(name, command, images, asdict(protocol)), out, keys, run, progress)

@@ -148,6 +148,13 @@ class Trainer:
                 self._finish_epoch(bar)
         return self.history
 
+    def fit_to_the_end(self) -> History:
+        """As `fit`, for a job whose runs count only as a whole: Ctrl-C raises KeyboardInterrupt."""
+        history = self.fit()
+        if not self.finished():
+            raise KeyboardInterrupt
+        return history
+
     def _one_step(self) -> None:
         torch.manual_seed(seeded(self.seed, self.epoch, self.step).initial_seed())
         self.mean.add(self.train_step(self.epoch, self.step))

@@ -24,7 +24,6 @@ from torch import Tensor
 from nasedu import small
 from nasedu.data import Augment, get_dataset
 from nasedu.files import whole
-from nasedu.history import History
 from nasedu.images import ImageDataset
 from nasedu.standalone import StandaloneTrainer, one_cycle
 
@@ -94,13 +93,6 @@ class Row:
         return small.matrix(self.names)
 
 
-class _WholeRow(StandaloneTrainer):
-    """Half a row is none: Ctrl-C goes on to who called, where other trainers give what they have so far."""
-
-    def _stopped(self) -> History:
-        raise KeyboardInterrupt
-
-
 def train(
     setting: Setting,
     datasets: tuple[ImageDataset, ImageDataset, ImageDataset],
@@ -122,7 +114,7 @@ def train(
     optimizer = torch.optim.SGD(
         model.parameters(), setting.lr, momentum=setting.momentum, weight_decay=setting.weight_decay
     )
-    trainer = _WholeRow(
+    trainer = StandaloneTrainer(
         model,
         optimizer,
         setting.epochs,
@@ -136,7 +128,7 @@ def train(
         seed=seed,
         progress=False,
     )
-    epochs = trainer.fit().epochs
+    epochs = trainer.fit_to_the_end().epochs
     seconds = time.perf_counter() - started
     return Row(
         names=tuple(names),
