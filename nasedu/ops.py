@@ -9,7 +9,9 @@ a large weight undo a small alpha) and a pool is followed by a batch norm, so th
 the sum at the same size. In the *derived* network batch norms are affine and a pool is just a pool.
 """
 
+import weakref
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -73,9 +75,17 @@ def once(x: Tensor, name: str, compute: Callable[[Tensor], Tensor]) -> Tensor:
         return compute(x)
     key = (name, x._version, x.requires_grad, torch.is_grad_enabled())
     kept = x.__dict__.setdefault("_nasedu_once", {})
-    if key not in kept:
-        kept[key] = compute(x)
-    return kept[key]
+    y = kept[key]() if key in kept else None
+    if y is None:
+        y = compute(x)
+        # A result with a graph holds x. Were it held by x, both would stay for ever, if no backward pass
+        # takes the graph apart; those that use it hold it as long as it is wanted.
+        kept[key] = weakref.ref(y) if y.requires_grad else partial(_itself, y)
+    return y
+
+
+def _itself(y: Tensor) -> Tensor:
+    return y
 
 
 class ReLU(nn.ReLU):
