@@ -16,7 +16,7 @@ from itertools import product
 import torch
 from torch import Tensor, nn
 
-from nasedu.choice import Arch, ArchError, check_shapes
+from nasedu.choice import Arch, ArchError, LayerChoice, check_shapes
 from nasedu.partial import mixed_edge
 
 OPS = ("none", "skip_connect", "conv_1x1", "conv_3x3", "avg_pool_3x3")
@@ -109,6 +109,6 @@ class SmallCNN(nn.Module):
 def parameters_of(names: Sequence[str], channels: int = 16, n_classes: int = 10, in_channels: int = 3) -> int:
     """The number of weights that one architecture trained alone has: those of its own operations only."""
     model = SmallCNN(channels, n_classes, in_channels, search=False)
-    chosen = [edge.layers[name] for cell in model.cells for edge, name in zip(cell.edges, names, strict=True)]
+    chosen = [edge.layers[names[edge.row]] for edge in model.modules() if isinstance(edge, LayerChoice)]
     parts = [model.stem, model.reductions, model.last, model.classifier, *chosen]
     return sum(weight.numel() for part in parts for weight in part.parameters())
