@@ -16,6 +16,7 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.weak import TensorWeakRef
 
 PRIMITIVES = (
     "none",
@@ -78,13 +79,9 @@ def once(x: Tensor, name: str, compute: Callable[[Tensor], Tensor]) -> Tensor:
     y = kept[key]() if key in kept else None
     if y is None:
         y = compute(x)
-        # A result with a graph holds x. Were it held by x, both would stay for ever, if no backward pass
-        # takes the graph apart; those that use it hold it as long as it is wanted.
-        kept[key] = weakref.ref(y) if y.requires_grad else partial(_itself, y)
-    return y
-
-
-def _itself(y: Tensor) -> Tensor:
+        # With a graph only weakly: the graph of y may hold x, and x would hold y, a circle that nothing frees
+        # unless a backward pass comes by. The layers that use y keep it alive until then.
+        kept[key] = TensorWeakRef(y) if y.requires_grad else lambda: y
     return y
 
 

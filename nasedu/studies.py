@@ -62,7 +62,7 @@ class Protocol:
     weight_decay: float = 3e-4
     alpha_lr: float = 0.01
     partial: int = 4
-    hessian_images: int = 256
+    hessian_images: int = 128
     layers: int = 0
     candidates: int = 100
 
