@@ -108,7 +108,8 @@ class SmallCNN(nn.Module):
 
 def parameters_of(names: Sequence[str], channels: int = 16, n_classes: int = 10, in_channels: int = 3) -> int:
     """The number of weights that one architecture trained alone has: those of its own operations only."""
-    model = SmallCNN(channels, n_classes, in_channels, search=False)
+    with torch.device("meta"):  # shapes alone: no weight is drawn, so the caller's random state stays
+        model = SmallCNN(channels, n_classes, in_channels, search=False)
     chosen = [edge.layers[names[edge.row]] for edge in model.modules() if isinstance(edge, LayerChoice)]
     parts = [model.stem, model.reductions, model.last, model.classifier, *chosen]
     return sum(weight.numel() for part in parts for weight in part.parameters())
