@@ -1,5 +1,7 @@
 """The candidate operations: shapes, padding and dilation against numbers worked out by hand, batch norms."""
 
+import weakref
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -259,3 +261,23 @@ def test_once_knows_when_a_state_is_not_the_same_any_more():
     with torch.no_grad():
         assert not ops.ReLU()(middle).requires_grad
     assert ops.ReLU()(middle).requires_grad
+
+
+@pytest.mark.parametrize("name", ["avg_pool_3x3", "max_pool_3x3", "sep_conv_3x3", "dil_conv_5x5", "conv_3x3"])
+def test_a_tensor_is_freed_though_what_was_computed_of_it_never_saw_a_backward_pass(name):
+    # The graph of a pool holds its input; if the input held the pool in turn, nothing would free the two.
+    ops = [make_op(name, 4), make_op(name, 4)]
+    x = 1 * torch.randn(2, 4, 8, 8, requires_grad=True)
+    outputs = [op(x) for op in ops]
+    alive = weakref.ref(x)
+    del x, outputs
+    assert alive() is None
+
+
+def test_two_edges_out_of_a_state_compute_its_relu_once(monkeypatch):
+    calls = []
+    monkeypatch.setattr(ops.F, "relu", lambda x: calls.append(x.shape) or torch.relu(x))
+    edges = [make_op("sep_conv_3x3", 4), make_op("sep_conv_5x5", 4)]
+    x = 1 * torch.randn(2, 4, 8, 8, requires_grad=True)
+    outputs = [edge(x) for edge in edges]
+    assert len(calls) == 1 + 2 and all(y.requires_grad for y in outputs)  # the state's, and one inside each

@@ -1,0 +1,156 @@
+"""The protocols of the studies, run in a size of seconds; and the files that came of them."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from nasedu import small, studies, study, truth
+from nasedu.evaluation import evaluate
+from nasedu.genotype import PUBLISHED, Genotype
+from nasedu.network import Network, n_parameters
+from nasedu.retraining import Retraining, cells_of, retrain
+from nasedu.studies import METHODS, Protocol
+
+SETTING = truth.SMALL
+TINY = Protocol(
+    pixels=8,
+    images=64,
+    channels=4,
+    batch_size=16,
+    epochs=2,
+    hessian_images=16,
+    layers=3,
+    candidates=3,
+    partial=2,
+)
+
+
+@pytest.fixture(scope="module")
+def datasets():
+    return SETTING.datasets("shapes10")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_searches_the_small_space(method, datasets):
+    run = studies.small_space(TINY, datasets)({"method": method, "seed": 1})
+    assert run["names"] in small.architectures()
+    assert len(run["history"]) == TINY.epochs_of(method)
+    assert ("eigenvalue" in run["history"][0]) == (method == "DARTS 1st")
+    assert ("scores" in run) == (method in ("DARTS 1st", "random"))
+    if method not in ("ENAS", "random"):
+        last = run["history"][-1]
+        assert run["names"] == small.names_of({"cell": torch.tensor(last["arch"]["cell"])})
+        assert {"supernet_acc1", "derived_acc1"} <= set(last)
+
+
+def test_the_same_key_gives_the_same_run(datasets):
+    runs = [studies.small_space(TINY, datasets)({"method": "GDAS", "seed": seed}) for seed in (3, 3, 4)]
+    assert runs[0] == runs[1] != runs[2]
+
+
+def test_pc_darts_has_partial_edges_and_shares_of_its_nodes(datasets):
+    run = studies.small_space(TINY, datasets)({"method": "PC-DARTS", "seed": 0})
+    rows = torch.tensor(run["history"][-1]["arch"]["cell"]).sum(dim=1)
+    # node 1 has one edge, node 2 has two, which share
+    torch.testing.assert_close(rows[0], torch.tensor(1.0))
+    torch.testing.assert_close(rows[1] + rows[2], torch.tensor(1.0))
+
+
+def trained(datasets):
+    torch.manual_seed(0)
+    model = small.SmallCNN(4, 10)
+    trainer = studies.search(TINY, "random", model, datasets[0].take(range(64)), 0)
+    trainer.fit()
+    return trainer
+
+
+def test_shared_scores_are_those_of_each_child_by_hand(datasets):
+    trainer, valid = trained(datasets), datasets[1]
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    scores = studies.shared_scores(trainer, valid, batches=2)
+    assert all(torch.equal(value, before[name]) for name, value in trainer.model.state_dict().items())
+    assert {mode: len(values) for mode, values in scores.items()} == dict.fromkeys(scores, 125)
+    names = ("conv_3x3", "skip_connect", "conv_1x1")
+    at, arch = small.architectures().index(names), small.matrix(names)
+    trainer.model.eval()
+    running = evaluate(lambda x: trainer.model(x, arch), valid)["acc1"]
+    assert scores["running"][at] == pytest.approx(running, abs=1e-5)
+    # The averages made anew: a momentum of 1/k at pass k gives the plain mean.
+    for norm in (m for m in trainer.model.modules() if isinstance(m, torch.nn.BatchNorm2d)):
+        norm.reset_running_stats()
+    trainer.model.train()
+    for k, number in enumerate(range(2), start=1):
+        for norm in (m for m in trainer.model.modules() if isinstance(m, torch.nn.BatchNorm2d)):
+            norm.momentum = 1 / k
+        with torch.no_grad():
+            trainer.model(trainer.train_batch(0, number)[0], arch)
+    trainer.model.eval()
+    anew = evaluate(lambda x: trainer.model(x, arch), valid)["acc1"]
+    assert scores["reestimated"][at] == pytest.approx(anew, abs=1e-5)
+    assert scores["batch"][at] == pytest.approx(trainer.score(arch, valid)["acc1"], abs=0.05)
+
+
+def test_second_order_gets_fewer_epochs_and_random_more():
+    assert Protocol(epochs=10).epochs_of("DARTS 2nd") < 10 < Protocol(epochs=10).epochs_of("random")
+
+
+def test_an_unknown_method_is_named(datasets):
+    with pytest.raises(ValueError, match="no method 'magic'; there are DARTS 1st"):
+        studies.search(TINY, "magic", small.SmallCNN(4), datasets[0], 0)
+
+
+def test_cells_are_searched_and_retrained(datasets):
+    run = studies.cell_search(dataclasses.replace(TINY, epochs=1), datasets)
+    found = study.Study("cell_search", "", "", {}, ({"key": {"method": "ENAS", "seed": 0}, **run({"method": "ENAS", "seed": 0})},))  # fmt: skip  # noqa: E501
+    cells = cells_of(found, blind=2)
+    assert list(cells) == ["ENAS 0", "blind 0", "blind 1", "DARTS_V2"]
+    assert cells["blind 0"] != cells["blind 1"] and cells["DARTS_V2"] == PUBLISHED["DARTS_V2"]
+    assert all(isinstance(cell, Genotype) for cell in cells.values())
+    protocol = Retraining(pixels=8, images=64, channels=4, layers=3, epochs=2, batch_size=16)
+    one = retrain(protocol, datasets, cells)({"cell": "ENAS 0", "seed": 5})
+    assert one["parameters"] == n_parameters(Network(cells["ENAS 0"], 4, 10, 3))
+    assert one == retrain(protocol, datasets, cells)({"cell": "ENAS 0", "seed": 5})
+    assert 0 <= one["test_accuracy"] <= 1 and len(one["history"]) == 2
+
+
+def test_make_refuses_an_unknown_study(tmp_path):
+    with pytest.raises(study.StudyError, match="no study 'magic'; there are small_space"):
+        studies.make("magic", "shapes10", tmp_path / "x.json")
+
+
+# ---- the files that came with the package
+
+
+def shipped(name):
+    if name not in study.names():
+        pytest.fail(f"the study {name} is not shipped")
+    return study.load(name)
+
+
+def test_the_shipped_small_space_is_whole_and_of_the_protocol():
+    runs = shipped("small_space")
+    assert runs.config == study._plain(dataclasses.asdict(studies.SMALL_SPACE))
+    keys = [(run["key"]["method"], run["key"]["seed"]) for run in runs.runs]
+    assert sorted(keys) == sorted((method, seed) for method in METHODS for seed in range(5))
+    for run in runs.runs:
+        assert tuple(run["names"]) in small.architectures()
+        assert len(run["history"]) == studies.SMALL_SPACE.epochs_of(run["key"]["method"])
+
+
+def test_the_shipped_cells_are_cells_and_were_retrained():
+    found, judged = shipped("cell_search"), shipped("retrain")
+    assert found.config == study._plain(dataclasses.asdict(studies.CELL_SEARCH))
+    assert judged.config == study._plain(dataclasses.asdict(studies.RETRAIN))
+    cells = cells_of(found)
+    assert len(cells) == 4 * 2 + 3 + 1
+    there = {(run["key"]["cell"], run["key"]["seed"]) for run in judged.runs}
+    assert there >= {(cell, seed) for cell in cells for seed in range(2)}
+    for run in judged.runs:
+        network = Network(cells[run["key"]["cell"]], studies.RETRAIN.channels, 10, studies.RETRAIN.layers)
+        assert run["parameters"] == n_parameters(network)
+
+
+def test_both_were_made_on_the_images_of_the_truth_table():
+    table = truth.load()
+    assert {shipped(name).data for name in study.names()} == {table.provenance["data"]}
