@@ -20,7 +20,7 @@ MODULES = [
     "planted", "shapes", "images", "download", "data", "derive", "history", "evaluation", "training",
     "standalone", "search", "candidates", "hypergrad", "hessian", "relaxation", "darts",
     "plan", "pen", "controller", "reinforce", "enas", "baselines", "truth", "tablesearch",
-    "recorded", "truthjob", "figures", "drawing", "draw", "illustrations", "plots", "comparisons", "widgets",
+    "recorded", "truthjob", "study", "retraining", "studies", "figures", "drawing", "draw", "illustrations", "plots", "comparisons", "widgets",
     "check", "profiles", "jobs", "report", "cli",
 ]
 LEAVES = {
