@@ -156,11 +156,9 @@ def small_space(protocol: Protocol, datasets: Datasets) -> Run:
         model = small.SmallCNN(protocol.channels, len(train.classes), partial=partial)
         more: dict[str, Any] = {}
         if method == "DARTS 1st":
-            more["hessian_images"] = protocol.hessian_images
+            more.update(hessian_images=protocol.hessian_images, callbacks=[gap(images)])
         if method == "PC-DARTS":
             more["edge_normalisation"] = {"cell": [node for _, node in small.EDGES]}
-        if method not in ("ENAS", "random"):
-            more["callbacks"] = [gap(images)]
         trainer: Any = search(protocol, method, model, train.take(range(protocol.images)), seed, **more)
         history = trainer.fit_to_the_end()
         arch = trainer.best() if method in ("ENAS", "random") else trainer.arch()
