@@ -27,7 +27,7 @@ class Retraining:
     images: int = 10_000
     channels: int = 8
     layers: int = 5
-    epochs: int = 6
+    epochs: int = 5
     batch_size: int = 64
     lr: float = 0.05
     momentum: float = 0.9

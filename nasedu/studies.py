@@ -185,7 +185,7 @@ def cell_search(protocol: Protocol, datasets: Datasets) -> Run:
 
 
 SMALL_SPACE = Protocol()
-CELL_SEARCH = Protocol(channels=8, layers=3, epochs=6, batch_size=64, candidates=20)
+CELL_SEARCH = Protocol(channels=8, layers=3, epochs=4, batch_size=64, candidates=20)
 RETRAIN = Retraining()
 NAMES = ("small_space", "cell_search", "retrain")
 
