@@ -29,11 +29,11 @@ class PartialEdge(nn.Module):
 
     def forward(self, x: Tensor, arch: Arch) -> Tensor:
         """(B, C, H, W) -> (B, C, H/stride, W/stride). Raises ArchError where `LayerChoice.forward` does."""
-        return self._with_the_rest(self.choice(x[:, : x.shape[1] // self.k], arch), x, arch)
+        return self._with_the_rest(self.choice(self._part(x), arch), x, arch)
 
     def weighted_sum(self, x: Tensor, arch: Arch) -> Tensor | int:
         """As `forward`, but the number 0 for an edge that is not there."""
-        part = x[:, : x.shape[1] // self.k]
+        part = self._part(x)
         mixed = self.choice.weighted_sum(part, arch)
         weights = self.choice.weights(arch)
         if not isinstance(mixed, Tensor):
@@ -41,6 +41,10 @@ class PartialEdge(nn.Module):
                 return 0
             mixed = torch.zeros_like(part[:, :, :: self.stride, :: self.stride])  # "none" was chosen
         return self._with_the_rest(mixed, x, arch)
+
+    def _part(self, x: Tensor) -> Tensor:
+        # For k=1 not a slice of x, but x itself, on which `ops.once` remembers what its edges share.
+        return x if self.k == 1 else x[:, : x.shape[1] // self.k]
 
     def _with_the_rest(self, mixed: Tensor, x: Tensor, arch: Arch) -> Tensor:
         rest = x[:, x.shape[1] // self.k :]

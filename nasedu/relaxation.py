@@ -22,11 +22,8 @@ def edge_shares(logits: Tensor, nodes: Sequence[int]) -> Tensor:
     """
     if len(nodes) != len(logits):
         raise ValueError(f"{len(logits)} edges, but {len(nodes)} nodes; wanted one for each edge")
-    shares = torch.empty_like(logits)
-    for node in set(nodes):
-        mine = torch.tensor([n == node for n in nodes], device=logits.device)
-        shares = shares.masked_scatter(mine, logits[mine].softmax(dim=0))
-    return shares
+    same = torch.tensor([[mine == other for other in nodes] for mine in nodes], device=logits.device)
+    return logits.expand(len(nodes), len(nodes)).masked_fill(~same, -torch.inf).softmax(dim=1).diagonal()
 
 
 def gumbel(shape: Sequence[int], generator: torch.Generator) -> Tensor:

@@ -173,15 +173,15 @@ def test_a_pool_is_normalised_after_it_in_the_search():
 
 
 def test_an_operation_of_ones_own_joins_by_name(registry):
-    @register("conv_1x1")
+    @register("own_1x1")
     def conv(channels, stride, affine):
         return nn.Sequential(
             nn.Conv2d(channels, channels, 1, stride), nn.BatchNorm2d(channels, affine=affine)
         )
 
-    assert "conv_1x1" in ops.known()
-    assert make_op("conv_1x1", 3, 2)(torch.randn(1, 3, 8, 8)).shape == (1, 3, 4, 4)
-    assert make_op("conv_1x1", 3, search=False)[1].affine and not make_op("conv_1x1", 3)[1].affine
+    assert "own_1x1" in ops.known()
+    assert make_op("own_1x1", 3, 2)(torch.randn(1, 3, 8, 8)).shape == (1, 3, 4, 4)
+    assert make_op("own_1x1", 3, search=False)[1].affine and not make_op("own_1x1", 3)[1].affine
 
 
 @pytest.mark.parametrize("name", ["none", "sep_conv_3x3"])
