@@ -37,7 +37,7 @@ class PartialEdge(nn.Module):
         mixed = self.choice.weighted_sum(part, arch)
         weights = self.choice.weights(arch)
         if not isinstance(mixed, Tensor):
-            if all(isinstance(weight, float) and weight == 0.0 for weight in weights):
+            if self.k == 1 or all(isinstance(weight, float) and weight == 0.0 for weight in weights):
                 return 0
             mixed = torch.zeros_like(part[:, :, :: self.stride, :: self.stride])  # "none" was chosen
         return self._with_the_rest(mixed, x, arch)
@@ -47,9 +47,11 @@ class PartialEdge(nn.Module):
         return x if self.k == 1 else x[:, : x.shape[1] // self.k]
 
     def _with_the_rest(self, mixed: Tensor, x: Tensor, arch: Arch) -> Tensor:
+        if self.k == 1:
+            return mixed
         rest = x[:, x.shape[1] // self.k :]
         if self.stride == 2:
-            rest = F.max_pool2d(rest, 2) if rest.shape[1] else rest[:, :, ::2, ::2]
+            rest = F.max_pool2d(rest, 2)
         # Of the row itself, not of `weights`: a one-hot row (`Sampled`) has a sum without a gradient.
         whole = arch[self.choice.label][self.choice.row].sum()
         return shuffled(torch.cat([mixed, whole * rest], dim=1), self.k)
