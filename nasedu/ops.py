@@ -9,9 +9,7 @@ a large weight undo a small alpha) and a pool is followed by a batch norm, so th
 the sum at the same size. In the *derived* network batch norms are affine and a pool is just a pool.
 """
 
-import weakref
 from collections.abc import Callable
-from functools import partial
 
 import torch
 import torch.nn.functional as F

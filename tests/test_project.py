@@ -18,10 +18,10 @@ PACKAGE = ROOT / "nasedu"
 MODULES = [
     "files", "ranking", "ops", "choice", "partial", "genotype", "cells", "network", "macro", "small",
     "planted", "shapes", "images", "download", "data", "derive", "history", "evaluation", "training",
-    "standalone", "search", "candidates", "hypergrad", "hessian", "relaxation", "darts",
-    "plan", "pen", "controller", "reinforce", "enas", "baselines", "truth", "tablesearch",
-    "recorded", "truthjob", "study", "retraining", "studies", "figures", "drawing", "draw", "illustrations", "plots", "comparisons", "widgets",
-    "check", "profiles", "jobs", "report", "cli",
+    "standalone", "search", "candidates", "hypergrad", "hessian", "relaxation", "darts", "plan", "pen",
+    "controller", "reinforce", "enas", "baselines", "truth", "tablesearch", "recorded", "truthjob", "study",
+    "retraining", "studies", "figures", "drawing", "draw", "illustrations", "plots", "comparisons",
+    "widgets", "check", "profiles", "jobs", "report", "cli",
 ]
 LEAVES = {
     "figures", "drawing", "draw", "illustrations", "plots", "comparisons", "widgets", "check", "report",
