@@ -15,6 +15,9 @@ from nasedu.check.notebook_06 import alpha_step, joint_step, mean_entropy
 from nasedu.check.notebook_07 import derive_node, gap, genotype_matrix, node_margin
 from nasedu.check.notebook_08 import bandit_gradient, best_baseline, moving_advantages, path_log_prob
 from nasedu.check.notebook_09 import best_of_n, child_step, skip_penalty
+from nasedu.check.notebook_10 import difference_interval, pareto_front, runs_needed
+from nasedu.check.notebook_11 import best_without_replacement, permutation_test, same_function
+from nasedu.check.notebook_12 import limited_skips, patience, price_of_a_step
 from nasedu.check.notebook_14 import input_choice, own_model, virtual_step
 
 __all__ = [
@@ -24,11 +27,13 @@ __all__ = [
     "best_baseline",
     "best_of",
     "best_of_n",
+    "best_without_replacement",
     "child_size",
     "child_step",
     "deep_cell",
     "derive_node",
     "derived_forward",
+    "difference_interval",
     "distinct_cells",
     "draws_needed",
     "edge_row",
@@ -40,6 +45,7 @@ __all__ = [
     "input_choice",
     "joint_step",
     "kendall_tau",
+    "limited_skips",
     "look_ahead",
     "macro_space",
     "mean_entropy",
@@ -49,9 +55,15 @@ __all__ = [
     "node_three",
     "operation_weights",
     "own_model",
+    "pareto_front",
     "path_log_prob",
+    "patience",
+    "permutation_test",
+    "price_of_a_step",
     "read_nodes",
     "resting_point",
+    "runs_needed",
+    "same_function",
     "same_padding",
     "second_order",
     "skip_penalty",
