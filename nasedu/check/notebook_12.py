@@ -43,7 +43,7 @@ def _patience(eigenvalues: Sequence[float], factor: float, patience: int) -> int
 
 @exercise("patience", hint="a counter, set to zero by each epoch that isn't above; epochs count from 1")
 def patience(answer: Callable) -> Cases:
-    """Check exercise 12.2: `answer(eigenvalues, factor, patience)` is the epoch to take: back, or the last."""
+    """Check exercise 12.2: `answer(eigenvalues, factor, patience)` is the epoch to take."""
     yield "three epochs in a row", answer([1.0, 3.0, 3.0, 3.0, 3.0], 2.0, 3), 1
     yield "the smallest is not the first", answer([4.0, 1.0, 3.0, 3.0, 3.0], 2.0, 2), 2
     yield "twice is not three times: the last epoch", answer([1.0, 3.0, 3.0], 2.0, 3), 3
