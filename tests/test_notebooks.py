@@ -27,6 +27,7 @@ SERIES = [
     "07_deriving_a_cell",
     "08_the_enas_controller",
     "09_searching_with_enas",
+    "10_was_it_worth_it",
     "12_when_darts_fails",
     "14_from_the_seed",
 ]
