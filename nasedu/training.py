@@ -80,7 +80,7 @@ class Trainer:
         self.epoch = self.step = 0
         self.mean = Mean()
         self.history = History()
-        self._started = False
+        self._started = self._only_whole = False
 
     # What a subclass says.
 
@@ -150,10 +150,8 @@ class Trainer:
 
     def fit_to_the_end(self) -> History:
         """As `fit`, for a job whose runs count only as a whole: Ctrl-C raises KeyboardInterrupt."""
-        history = self.fit()
-        if not self.finished():
-            raise KeyboardInterrupt
-        return history
+        self._only_whole = True
+        return self.fit()
 
     def _one_step(self) -> None:
         torch.manual_seed(seeded(self.seed, self.epoch, self.step).initial_seed())
@@ -185,6 +183,8 @@ class Trainer:
             self.save(self.checkpoint)
 
     def _stopped(self) -> History:
+        if self._only_whole:
+            raise KeyboardInterrupt
         kept = "fit() goes on from here"
         if self.checkpoint is not None:
             self.save(self.checkpoint)
