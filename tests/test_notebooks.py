@@ -28,6 +28,7 @@ SERIES = [
     "08_the_enas_controller",
     "09_searching_with_enas",
     "10_was_it_worth_it",
+    "11_the_truth_in_a_small_space",
     "12_when_darts_fails",
     "14_from_the_seed",
 ]
