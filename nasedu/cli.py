@@ -20,7 +20,7 @@ from nasedu.history import HistoryError
 from nasedu.images import DatasetError, ImageDataset
 from nasedu.profiles import profile
 from nasedu.recorded import Recorded, RecordedError, stamp
-from nasedu.search import SearchTrainer
+from nasedu.search import SearchTrainer, gap_callback
 from nasedu.study import StudyError
 from nasedu.training import CheckpointError
 
@@ -160,7 +160,7 @@ def _record(given: argparse.Namespace) -> int:
     options = {"checkpoint": checkpoint, "checkpoint_every": 50, "log_frequency": 50}
     trainer: DartsTrainer | EnasTrainer
     if given.method == "darts":
-        trainer = jobs.darts(settings, train, callbacks=[jobs.gap_callback(valid)], **options)
+        trainer = jobs.darts(settings, train, callbacks=[gap_callback(valid)], **options)
     else:
         trainer = jobs.enas(settings, train, **options)
     if not _finish(trainer, "the same command again"):

@@ -21,7 +21,6 @@ from nasedu.derive import describe, discretise
 from nasedu.evaluation import Metrics, batch_statistics, buffers_kept, prefixed
 from nasedu.genotype import Genotype
 from nasedu.hessian import largest_eigenvalue, stop_epoch
-from nasedu.relaxation import EDGES as EDGES
 from nasedu.relaxation import Relaxation
 from nasedu.search import SearchTrainer
 

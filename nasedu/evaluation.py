@@ -38,23 +38,29 @@ def buffers_kept(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
+def modes_kept(model: nn.Module) -> Iterator[None]:
+    """Whatever happens inside, each module is afterwards in training, or not, as it was."""
+    modes = {module: module.training for module in model.modules()}
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+@contextmanager
 def batch_statistics(model: nn.Module) -> Iterator[None]:
     """Evaluate `model` with the batch's own mean and variance in batch norms, and leave no trace.
 
     The running averages of a supernet belong to no single architecture, so both DARTS and ENAS judge by the
     batch. Everything but batch norm is in eval mode; buffers and modes are afterwards what they were.
     """
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    for module in modes:
-        if isinstance(module, _BatchNorm):
-            module.train()
-    try:
-        with buffers_kept(model):
-            yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+    with modes_kept(model), buffers_kept(model):
+        model.eval()
+        for module in model.modules():
+            if isinstance(module, _BatchNorm):
+                module.train()
+        yield
 
 
 @contextmanager
@@ -65,11 +71,10 @@ def reestimated(model: nn.Module, passes: Iterable[Callable[[], object]]) -> Ite
     judged; the averages are their plain means. As SPOS does before it ranks children (Guo et al., ECCV 2020,
     arXiv:1904.00420, section 3.4). Buffers and modes are afterwards what they were.
     """
-    modes = {module: module.training for module in model.modules()}
-    norms = [module for module in modes if isinstance(module, _BatchNorm)]
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     momenta = [norm.momentum for norm in norms]
-    try:
-        with buffers_kept(model):
+    with modes_kept(model), buffers_kept(model):
+        try:
             for norm in norms:
                 norm.reset_running_stats()
                 norm.momentum = None  # a plain mean over all passes
@@ -79,11 +84,9 @@ def reestimated(model: nn.Module, passes: Iterable[Callable[[], object]]) -> Ite
                     forward()
             model.eval()
             yield
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-        for module, mode in modes.items():
-            module.training = mode
+        finally:
+            for norm, momentum in zip(norms, momenta, strict=True):
+                norm.momentum = momentum
 
 
 @torch.no_grad()

@@ -1,9 +1,11 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and the files that came with the package."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import resources
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -19,3 +21,17 @@ def whole(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def save_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write `text` to `path`, whole or not at all; its folder is made if it is missing."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def shipped(folder: str) -> dict[str, Any]:
+    """The JSON files that came with the package in this folder of it, by name, in alphabetical order."""
+    place = resources.files("nasedu") / folder
+    found = {file.name: file for file in place.iterdir()} if place.is_dir() else {}
+    return {name.removesuffix(".json"): found[name] for name in sorted(found) if name.endswith(".json")}

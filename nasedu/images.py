@@ -120,10 +120,14 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
 
 def checksum(*datasets: ImageDataset) -> str:
     """Tell these images and labels from others, wherever they lie: "crc32" and eight digits."""
+    return crc32(*(tensor for part in datasets for tensor in (part.images, part.labels)))
+
+
+def crc32(*tensors: Tensor) -> str:
+    """Tell these tensors from others, one after the other: "crc32" and eight digits."""
     crc = 0
-    for part in datasets:
-        for tensor in (part.images, part.labels):
-            crc = zlib.crc32(tensor.cpu().contiguous().numpy().data, crc)
+    for tensor in tensors:
+        crc = zlib.crc32(tensor.cpu().contiguous().numpy().data, crc)
     return f"crc32 {crc:08x}"
 
 

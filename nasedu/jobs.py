@@ -5,21 +5,18 @@ trainer = darts(settings, train)          # or enas(settings, train)
 trainer.fit()
 """
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import nn
 
 from nasedu.candidates import reward_accuracy
 from nasedu.darts import DartsTrainer
 from nasedu.data import ImageDataset
-from nasedu.derive import discretise
 from nasedu.enas import EnasTrainer
-from nasedu.evaluation import accuracy
 from nasedu.network import CNN
 from nasedu.profiles import Profile
+from nasedu.search import arguments
 
 
 @dataclass(frozen=True)
@@ -70,20 +67,7 @@ def _common(settings: Settings, train: ImageDataset) -> dict[str, Any]:
     torch.manual_seed(settings.seed)
     in_channels = train.images.shape[1]
     model = CNN(settings.input_size, in_channels, settings.channels, len(train.classes), settings.layers)
-    optimizer = torch.optim.SGD(
-        model.parameters(), settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay
-    )
-    return {
-        "model": model,
-        "loss": nn.CrossEntropyLoss(),
-        "metrics": accuracy,
-        "optimizer": optimizer,
-        "scheduler": torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.epochs, settings.lr_min),
-        "num_epochs": settings.epochs,
-        "dataset": train,
-        "batch_size": settings.batch_size,
-        "seed": settings.seed,
-    }
+    return arguments(settings, model, train, settings.epochs, settings.seed)
 
 
 def darts(settings: Settings, train: ImageDataset, **options: Any) -> DartsTrainer:
@@ -106,19 +90,3 @@ def enas(settings: Settings, train: ImageDataset, **options: Any) -> EnasTrainer
         ctrl_steps_aggregate=settings.ctrl_samples,
         **options,
     )
-
-
-def gap_callback(valid: ImageDataset) -> Callable[[DartsTrainer], None]:
-    """A callback that writes, after each epoch, two accuracies on `valid` into the history.
-
-    "supernet_acc1" is the supernet's with its softmax weights, "derived_acc1" its accuracy when cut down
-    to the derived cell, with the same weights: their difference is the discretisation gap.
-    """
-
-    def measure(trainer: DartsTrainer) -> None:
-        arch = trainer.arch()
-        line = trainer.history.epochs[-1]
-        line["supernet_acc1"] = trainer.score(arch, valid)["acc1"]
-        line["derived_acc1"] = trainer.score(discretise(trainer.model, arch), valid)["acc1"]
-
-    return measure

@@ -13,13 +13,12 @@ import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from nasedu.files import whole
+from nasedu.files import save_text, shipped
 from nasedu.genotype import Genotype, GenotypeError
 from nasedu.history import History, HistoryError
 
@@ -88,23 +87,18 @@ class Recorded:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the JSON text to `path`, whole or not at all."""
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        with whole(path) as temporary:
-            temporary.write_text(self.to_json() + "\n", encoding="utf-8")
+        save_text(path, self.to_json() + "\n")
 
 
 def names() -> list[str]:
     """The recorded runs that came with the package."""
-    folder = resources.files("nasedu") / "recorded"
-    return sorted(file.name.removesuffix(".json") for file in folder.iterdir() if file.name.endswith(".json"))
+    return list(shipped("recorded"))
 
 
 def load(name: str | os.PathLike[str]) -> Recorded:
     """The recorded run of this name, or in the file at this path. Raises RecordedError if it is none."""
-    if isinstance(name, str) and name in names():
-        return Recorded.from_json(
-            (resources.files("nasedu") / "recorded" / f"{name}.json").read_text("utf-8")
-        )
+    if isinstance(name, str) and name in shipped("recorded"):
+        return Recorded.from_json(shipped("recorded")[name].read_text("utf-8"))
     if not Path(name).is_file():
         raise RecordedError(f"no recorded run {str(name)!r}; there are {', '.join(names())}, or give a file")
     return Recorded.from_json(Path(name).read_text(encoding="utf-8"))

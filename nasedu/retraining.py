@@ -70,17 +70,9 @@ def retrain(
 def cells_of(found: Study, blind: int = 3) -> dict[str, Genotype]:
     """The cells to retrain: those of a `cell_search` study, DARTS_V2, and `blind` drawn without a search."""
     cells = {
-        f"{run['key']['method']} {run['key']['seed']}": Genotype(**_tuples(run["genotype"]))
-        for run in found.runs
+        f"{run['key']['method']} {run['key']['seed']}": Genotype(**run["genotype"]) for run in found.runs
     }
     model = CNN(8, 3, 2, 10, 3)
     for i in range(blind):
         cells[f"blind {i}"] = Genotype.from_arch(random_arch(model, seeded(1000 + i)))
     return {**cells, "DARTS_V2": PUBLISHED["DARTS_V2"]}
-
-
-def _tuples(genotype: Mapping[str, Any]) -> dict[str, Any]:
-    def cell(nodes: list) -> tuple:
-        return tuple(tuple((op, source) for op, source in node) for node in nodes)
-
-    return {"normal": cell(genotype["normal"]), "reduce": cell(genotype["reduce"])}

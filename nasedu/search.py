@@ -1,6 +1,5 @@
 """What every search shares: a supernet, and the training images in two halves, one for w, one for alpha."""
 
-import zlib
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
@@ -10,8 +9,9 @@ from torch import Tensor, nn
 
 from nasedu.choice import choices
 from nasedu.data import Augment, batch_at, seeded
-from nasedu.evaluation import Metrics, batch_statistics, evaluate, prefixed
-from nasedu.images import DatasetError, ImageDataset
+from nasedu.derive import discretise
+from nasedu.evaluation import Metrics, accuracy, batch_statistics, evaluate, prefixed
+from nasedu.images import DatasetError, ImageDataset, crc32
 from nasedu.training import Trainer
 
 
@@ -58,10 +58,8 @@ class SearchTrainer(Trainer):
     @cached_property
     def _fingerprint(self) -> str:
         """Tells these images from others; made when a checkpoint first wants it."""
-        crc = 0
-        for half in (self.train_half, self.valid_half):
-            crc = zlib.crc32(half.images.cpu().contiguous().numpy().data, crc)
-        return f"{len(self.train_half) + len(self.valid_half)} images, crc32 {crc:08x}"
+        halves = self.train_half, self.valid_half
+        return f"{sum(map(len, halves))} images, {crc32(*(half.images for half in halves))}"
 
     def config(self) -> dict[str, Any]:
         """See `Trainer.config`; the images and the shapes of the matrices must be the same, too."""
@@ -89,13 +87,9 @@ class SearchTrainer(Trainer):
     def weight_step(self, x: Tensor, y: Tensor, arch: Mapping[str, Tensor]) -> dict[str, float]:
         """One step of the optimizer on the weights, with `arch` held fixed; loss and metrics of the batch."""
         self.model.train()
-        self.optimizer.zero_grad()
         logits = self.model(x, arch)
         loss = self.loss(logits, y)
-        loss.backward()
-        if self.grad_clip > 0:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.grad_clip)
-        self.optimizer.step()
+        self.descend(loss, self.grad_clip)
         return {"train_loss": loss.item(), **prefixed("train", self.metrics(logits.detach(), y))}
 
     def score(self, arch: Mapping[str, Tensor], dataset: ImageDataset | None = None) -> dict[str, float]:
@@ -113,3 +107,42 @@ class SearchTrainer(Trainer):
                 max(self.batch_size, 128),
                 self.device,
             )
+
+
+def arguments(
+    recipe: Any, model: nn.Module, train: ImageDataset, num_epochs: int, seed: int
+) -> dict[str, Any]:
+    """What every search of the course gives its trainer: cross-entropy, accuracy, and SGD with a cosine.
+
+    `recipe` has lr, lr_min, momentum, weight_decay and batch_size: a `jobs.Settings`, a `studies.Protocol`.
+    """
+    optimizer = torch.optim.SGD(
+        model.parameters(), recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+    )
+    return {
+        "model": model,
+        "loss": nn.CrossEntropyLoss(),
+        "metrics": accuracy,
+        "optimizer": optimizer,
+        "scheduler": torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_epochs, recipe.lr_min),
+        "num_epochs": num_epochs,
+        "dataset": train,
+        "batch_size": recipe.batch_size,
+        "seed": seed,
+    }
+
+
+def gap_callback(valid: ImageDataset) -> Callable[[SearchTrainer], None]:
+    """A callback that writes, after each epoch, two accuracies on `valid` into the history.
+
+    "supernet_acc1" is the supernet's with the epoch's matrix, "derived_acc1" its accuracy when cut down to
+    the derived architecture, with the same weights: their difference is the discretisation gap.
+    """
+
+    def measure(trainer: SearchTrainer) -> None:
+        line = trainer.history.epochs[-1]
+        arch = {label: torch.tensor(matrix) for label, matrix in line["arch"].items()}
+        line["supernet_acc1"] = trainer.score(arch, valid)["acc1"]
+        line["derived_acc1"] = trainer.score(discretise(trainer.model, arch), valid)["acc1"]
+
+    return measure

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from nasedu.choice import Arch
 from nasedu.data import Augment, batch_at, seeded
-from nasedu.evaluation import Metrics, accuracy, evaluate, prefixed
+from nasedu.evaluation import Metrics, accuracy, evaluate, modes_kept, prefixed
 from nasedu.images import DatasetError, ImageDataset, checksum
 from nasedu.network import Network
 from nasedu.training import Trainer
@@ -100,17 +100,13 @@ class StandaloneTrainer(Trainer):
         chosen = order[step * self.batch_size : (step + 1) * self.batch_size]
         x, y = batch_at(self.dataset, chosen, self.augment, seeded(self.seed, epoch, step), self.device)
         self.model.train()
-        self.optimizer.zero_grad()
         logits = self._logits(x)
         if isinstance(logits, tuple):
             logits, auxiliary = logits
             loss = self.loss(logits, y) + self.auxiliary_weight * self.loss(auxiliary, y)
         else:
             loss = self.loss(logits, y)
-        loss.backward()
-        if self.grad_clip > 0:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.grad_clip)
-        self.optimizer.step()
+        self.descend(loss, self.grad_clip)
         return {"train_loss": loss.item(), **prefixed("train", self.metrics(logits.detach(), y))}
 
     def evaluate(self, dataset: ImageDataset) -> dict[str, float]:
@@ -118,13 +114,9 @@ class StandaloneTrainer(Trainer):
 
         It changes nothing: a model in training is in training afterwards.
         """
-        modes = {module: module.training for module in self.model.modules()}
-        self.model.eval()
-        try:
+        with modes_kept(self.model):
+            self.model.eval()
             return evaluate(self._logits, dataset, self.loss, self.metrics, device=self.device)
-        finally:
-            for module, mode in modes.items():
-                module.training = mode
 
     def end_epoch(self) -> dict[str, Any]:
         """Loss and metrics on `valid`, for the history."""

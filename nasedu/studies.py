@@ -21,13 +21,12 @@ from nasedu.baselines import RandomSearch
 from nasedu.candidates import reward_accuracy
 from nasedu.darts import DartsTrainer
 from nasedu.data import Augment
-from nasedu.derive import discretise
 from nasedu.enas import EnasTrainer
-from nasedu.evaluation import accuracy, batch_statistics, evaluate, reestimated
-from nasedu.images import ImageDataset, checksum
+from nasedu.evaluation import batch_statistics, evaluate, modes_kept, reestimated
+from nasedu.images import ImageDataset
 from nasedu.network import CNN
 from nasedu.retraining import Retraining, cells_of, retrain
-from nasedu.search import SearchTrainer
+from nasedu.search import SearchTrainer, arguments, gap_callback
 from nasedu.study import Study, StudyError
 
 Datasets = tuple[ImageDataset, ImageDataset, ImageDataset]
@@ -71,8 +70,8 @@ class Protocol:
         return max(1, round(self.epochs * EPOCHS.get(method, 1.0)))
 
 
-# Epochs relative to first-order DARTS at about equal cost: CPU seconds an epoch of the small space, measured
-# on one core, were 2.1, 5.3, 1.9, 0.8, 0.9, 0.5 in the order of METHODS.
+# Epochs relative to first-order DARTS, chosen before the studies for about equal cost in the small space.
+# What the runs cost in fact is in the files, as "cpu_seconds": less alike, and in the DARTS space not alike.
 EPOCHS = {"DARTS 2nd": 0.4, "PC-DARTS": 1.1, "GDAS": 2.5, "ENAS": 2.3, "random": 4.0}
 
 
@@ -82,21 +81,9 @@ def search(
     """The trainer of this method by this protocol, ready to fit."""
     if method not in METHODS:
         raise ValueError(f"no method {method!r}; there are {', '.join(METHODS)}")
-    epochs = protocol.epochs_of(method)
-    optimizer = torch.optim.SGD(
-        model.parameters(), protocol.lr, momentum=protocol.momentum, weight_decay=protocol.weight_decay
-    )
     common: dict[str, Any] = {
-        "model": model,
-        "loss": nn.CrossEntropyLoss(),
-        "metrics": accuracy,
-        "optimizer": optimizer,
-        "num_epochs": epochs,
-        "dataset": train,
-        "batch_size": protocol.batch_size,
-        "scheduler": torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs, protocol.lr_min),
+        **arguments(protocol, model, train, protocol.epochs_of(method), seed),
         "augment": Augment(protocol.pixels // 8),
-        "seed": seed,
         "progress": False,
         **METHODS[method],
         **more,
@@ -106,18 +93,6 @@ def search(
     if method == "random":
         return RandomSearch(n_candidates=protocol.candidates, **common)
     return DartsTrainer(arc_learning_rate=protocol.alpha_lr, **common)
-
-
-def gap(valid: ImageDataset) -> Callable[[Any], None]:
-    """A callback: the supernet's accuracy on `valid` with its matrix, and cut down to the derived one."""
-
-    def measure(trainer: Any) -> None:
-        line, arch = trainer.history.epochs[-1], {}
-        arch = {label: torch.tensor(matrix) for label, matrix in line["arch"].items()}
-        line["supernet_acc1"] = trainer.score(arch, valid)["acc1"]
-        line["derived_acc1"] = trainer.score(discretise(trainer.model, arch), valid)["acc1"]
-
-    return measure
 
 
 def shared_scores(trainer: SearchTrainer, valid: ImageDataset, batches: int = 10) -> dict[str, list[float]]:
@@ -135,8 +110,9 @@ def shared_scores(trainer: SearchTrainer, valid: ImageDataset, batches: int = 10
         def forward(x: Tensor, arch: Mapping[str, Tensor] = arch) -> Tensor:
             return model(x, arch)
 
-        model.eval()
-        scores["running"].append(evaluate(forward, valid, device=device)["acc1"])
+        with modes_kept(model):
+            model.eval()
+            scores["running"].append(evaluate(forward, valid, device=device)["acc1"])
         with reestimated(model, [functools.partial(forward, x) for x in images]):
             scores["reestimated"].append(evaluate(forward, valid, device=device)["acc1"])
         with batch_statistics(model):
@@ -156,7 +132,7 @@ def small_space(protocol: Protocol, datasets: Datasets) -> Run:
         model = small.SmallCNN(protocol.channels, len(train.classes), partial=partial)
         more: dict[str, Any] = {}
         if method == "DARTS 1st":
-            more.update(hessian_images=protocol.hessian_images, callbacks=[gap(images)])
+            more.update(hessian_images=protocol.hessian_images, callbacks=[gap_callback(images)])
         if method == "PC-DARTS":
             more["edge_normalisation"] = {"cell": [node for _, node in small.EDGES]}
         trainer: Any = search(protocol, method, model, train.take(range(protocol.images)), seed, **more)
@@ -205,8 +181,6 @@ def make(
     if name not in NAMES:
         raise StudyError(f"no study {name!r}; there are {', '.join(NAMES)}")
     datasets = truth.Setting().datasets(data)
-    counts = " + ".join(f"{len(part):,}" for part in datasets)
-    images = f"{datasets[0].name}, {counts} images (training + validation + test), {checksum(*datasets)}"
     protocol: Protocol | Retraining
     if name == "retrain":
         protocol, found = RETRAIN, cells_of(study.load(cells))
@@ -222,4 +196,6 @@ def make(
         keys = [{"method": method, "seed": s} for method in METHODS for s in range(seeds or 5)]
         run = small_space(protocol, datasets)
     command = f"python -m nasedu study {name} --data FOLDER --out nasedu/studies/{name}.json"
-    return study.conduct(Study(name, command, images, asdict(protocol)), out, keys, run, progress)
+    return study.conduct(
+        Study(name, command, truth.described(datasets), asdict(protocol)), out, keys, run, progress
+    )

@@ -13,14 +13,13 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import torch
 from tqdm.auto import tqdm
 
-from nasedu.files import whole
+from nasedu.files import save_text, shipped
 from nasedu.recorded import stamp
 
 FORMAT = "nasedu-study"
@@ -89,21 +88,18 @@ class Study:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the JSON text to `path`, whole or not at all."""
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        with whole(path) as temporary:
-            temporary.write_text(self.to_json(), encoding="utf-8")
+        save_text(path, self.to_json())
 
 
 def names() -> list[str]:
     """The studies that came with the package."""
-    folder = resources.files("nasedu") / "studies"
-    return sorted(file.name.removesuffix(".json") for file in folder.iterdir() if file.name.endswith(".json"))
+    return list(shipped("studies"))
 
 
 def load(name: str | os.PathLike[str]) -> Study:
     """The study of this name, or in the file at this path. Raises StudyError if it is none."""
-    if isinstance(name, str) and name in names():
-        return Study.from_json((resources.files("nasedu") / "studies" / f"{name}.json").read_text("utf-8"))
+    if isinstance(name, str) and name in shipped("studies"):
+        return Study.from_json(shipped("studies")[name].read_text("utf-8"))
     if not Path(name).is_file():
         raise StudyError(f"no study {str(name)!r}; there are {', '.join(names())}, or give a file")
     return Study.from_json(Path(name).read_text(encoding="utf-8"))

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from nasedu.data import seeded
@@ -89,6 +89,14 @@ class Trainer:
     def train_step(self, epoch: int, step: int) -> Mapping[str, float]:
         """Do one step and return numbers to average over the epoch."""
         raise NotImplementedError
+
+    def descend(self, loss: Tensor, grad_clip: float) -> None:
+        """One step of the optimizer down `loss`, the gradient's norm bounded by `grad_clip` (0: no bound)."""
+        self.optimizer.zero_grad()
+        loss.backward()
+        if grad_clip > 0:
+            nn.utils.clip_grad_norm_(self.model.parameters(), grad_clip)
+        self.optimizer.step()
 
     def end_epoch(self) -> dict[str, Any]:
         """More to write into this epoch's line of the history; must change nothing."""

@@ -12,6 +12,7 @@
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import resources
@@ -22,9 +23,10 @@ import torch
 from torch import Tensor
 
 from nasedu import small
+from nasedu.choice import ArchError
 from nasedu.data import Augment, get_dataset
-from nasedu.files import whole
-from nasedu.images import ImageDataset
+from nasedu.files import save_text
+from nasedu.images import ImageDataset, checksum
 from nasedu.standalone import StandaloneTrainer, one_cycle
 
 FORMAT = "nasedu-truth"
@@ -61,6 +63,12 @@ class Setting:
         subset = (self.images + self.valid_images, self.test_images)
         rest, test = get_dataset(name, subset=subset, seed=self.data_seed, input_size=self.pixels)
         return *rest.split(self.images), test
+
+
+def described(parts: Sequence[ImageDataset]) -> str:
+    """The images of `Setting.datasets` in a line: name, how many, and a checksum that no path changes."""
+    counts = " + ".join(f"{len(part):,}" for part in parts)
+    return f"{parts[0].name}, {counts} images (training + validation + test), {checksum(*parts)}"
 
 
 # For a test on any machine: a tenth of a second a row, float64, images that the package draws itself. Nothing
@@ -226,16 +234,14 @@ class Table(Sequence[Row]):
         rows = tuple(_read(Row, line, f"row {i}") for i, line in enumerate(lines))
         for i, row in enumerate(rows):
             _check(row, setting, f"row {i}, {'|'.join(row.names)}, seed {row.seed}")
-        keys = [(row.names, row.seed) for row in rows]
-        if twice := [key for key in keys if keys.count(key) > 1]:
+        counts = Counter((row.names, row.seed) for row in rows)
+        if twice := [key for key, count in counts.items() if count > 1]:
             raise TruthError(f"{twice[0]} is there twice")
         return cls(setting, rows, provenance)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the JSON text to `path`, whole or not at all."""
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        with whole(path) as temporary:
-            temporary.write_text(self.to_json(), encoding="utf-8")
+        save_text(path, self.to_json())
 
 
 def _read(kind: type, data: Any, where: str) -> Any:
@@ -259,8 +265,10 @@ def _typed(wanted: Any, value: Any, where: str) -> Any:
 
 
 def _check(row: Row, setting: Setting, where: str) -> None:
-    if len(row.names) != len(small.EDGES) or not set(row.names) <= set(small.OPS):
-        raise TruthError(f"{where}: wanted {len(small.EDGES)} of the operations {', '.join(small.OPS)}")
+    try:
+        small.matrix(row.names)
+    except ArchError as error:
+        raise TruthError(f"{where}: {error}") from error
     if {len(row.curve), len(row.losses)} != {setting.epochs}:
         raise TruthError(
             f"{where}: wanted {setting.epochs} numbers, one an epoch, got {len(row.curve)} in curve and "

@@ -24,7 +24,7 @@ from joblib.parallel import get_active_backend
 from tqdm.auto import tqdm
 
 from nasedu import small, truth
-from nasedu.images import ImageDataset, checksum
+from nasedu.images import ImageDataset
 from nasedu.recorded import stamp
 from nasedu.truth import Row, Setting, Table, TruthError
 
@@ -74,8 +74,7 @@ def make(
         raise TruthError(f"{seeds} seeds on {jobs} jobs; wanted 1 or more, and 1 or more or -1 (all)")
     wanted = small.architectures() if names is None else [small.names_of(small.matrix(n)) for n in names]
     parts = setting.datasets(data)
-    counts = " + ".join(f"{len(part):,}" for part in parts)
-    images = f"{parts[0].name}, {counts} images (training + validation + test), {checksum(*parts)}"
+    images = truth.described(parts)
     table = Table(setting, (), {**stamp(torch.device("cpu")), "data": images, "command": command})
     if Path(out).exists():
         table = truth.load(out)

@@ -14,6 +14,7 @@ import torch
 
 from nasedu import small, truth, truthjob
 from nasedu.cli import main
+from nasedu.images import checksum
 from nasedu.truth import SMALL, Row, TruthError
 
 TINY = replace(SMALL, images=16, valid_images=10, test_images=10, channels=2, epochs=1, batch_size=8)
@@ -98,9 +99,9 @@ def test_the_images_are_told_apart_by_their_pixels(tmp_path):
     out = tmp_path / "table.json"
     table = make(out, names=NAMES[:1])
     parts = TINY.datasets("shapes10")
-    assert truthjob.checksum(*parts) in table.provenance["data"]
+    assert checksum(*parts) in table.provenance["data"]
     parts[2].images[0, 0, 0, 0] += 1
-    assert truthjob.checksum(*parts) not in table.provenance["data"]
+    assert checksum(*parts) not in table.provenance["data"]
 
 
 @pytest.mark.parametrize("options", [{"seeds": 0}, {"jobs": 0}])
