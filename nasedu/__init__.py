@@ -1,21 +1,143 @@
-"""nasedu: neural architecture search, built step by step. An architecture is a matrix; see the notebooks."""
+"""nasedu: neural architecture search, built step by step. An architecture is a matrix; see the notebooks.
 
-from nasedu.baselines import RandomSearch
-from nasedu.candidates import reward_accuracy
-from nasedu.cells import Cell, DerivedCell
-from nasedu.choice import ArchError, InputChoice, LayerChoice, check_arch, choices, points, random_arch
-from nasedu.controller import ENAS_OPS, Controller
-from nasedu.darts import DartsTrainer
+    nasedu.data     datasets in memory, batches of them       get_dataset, batches, Augment
+    nasedu.space    what can be searched                      LayerChoice, CNN, Network, Genotype, ...
+    nasedu.search   how                                       DartsTrainer, EnasTrainer, hypergrad, ...
+    nasedu.study    was it worth it                           truth, statistics, studies and recorded runs
+    nasedu.show     what draws                                draw_cell, learning_curves, explore
+    nasedu.check    self-checks for the exercises             check.mixed_op(mine)
+
+Each room imports only from those above it. The names that most notebooks need are here, too:
+
+    model = CNN(32, 3, 16, 10, 8)                             logits = model(x, arch)
+    arch = {"normal": (14, 8) tensor, "reduce": (14, 8) tensor}
+    trainer = DartsTrainer(model=model, ...); trainer.fit(); trainer.export(); draw_cell(trainer.genotype())
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from nasedu.data import Augment, ImageDataset, batches, get_dataset
-from nasedu.derive import describe, discretise, read
-from nasedu.enas import EnasTrainer
-from nasedu.evaluation import accuracy, batch_statistics, evaluate
-from nasedu.genotype import PUBLISHED, Genotype, GenotypeError, edges
-from nasedu.history import History
-from nasedu.macro import MACRO_OPS, MacroCNN
-from nasedu.network import CNN, Network, n_parameters, uniform_arch
-from nasedu.ops import PRIMITIVES, make_op, register
-from nasedu.reinforce import advantages, moving_baseline, policy_loss
-from nasedu.training import Trainer
+from nasedu.search import (
+    ENAS_OPS,
+    Controller,
+    DartsTrainer,
+    EnasTrainer,
+    History,
+    RandomSearch,
+    StandaloneTrainer,
+    Trainer,
+    accuracy,
+    advantages,
+    batch_statistics,
+    evaluate,
+    hypergrad,
+    moving_baseline,
+    policy_loss,
+    reward_accuracy,
+)
+from nasedu.space import (
+    CNN,
+    MACRO_OPS,
+    PRIMITIVES,
+    PUBLISHED,
+    ArchError,
+    Cell,
+    DerivedCell,
+    Genotype,
+    GenotypeError,
+    InputChoice,
+    LayerChoice,
+    MacroCNN,
+    Network,
+    check_arch,
+    choices,
+    describe,
+    discretise,
+    edges,
+    make_op,
+    n_parameters,
+    points,
+    random_arch,
+    read,
+    register,
+    uniform_arch,
+)
+
+if TYPE_CHECKING:
+    from nasedu import check, show, study
+    from nasedu.show import draw_cell
 
 __version__ = "0.1.0"
+
+ROOMS = ("data", "space", "search", "study", "show", "check")
+# Loaded when first touched: drawing needs matplotlib, which takes as long to import as torch.
+_LATER = {"study": "", "show": "", "check": "", "draw_cell": "nasedu.show"}
+
+
+__all__ = [
+    "ArchError",
+    "Augment",
+    "CNN",
+    "Cell",
+    "Controller",
+    "DartsTrainer",
+    "DerivedCell",
+    "ENAS_OPS",
+    "EnasTrainer",
+    "Genotype",
+    "GenotypeError",
+    "History",
+    "ImageDataset",
+    "InputChoice",
+    "LayerChoice",
+    "MACRO_OPS",
+    "MacroCNN",
+    "Network",
+    "PRIMITIVES",
+    "PUBLISHED",
+    "RandomSearch",
+    "StandaloneTrainer",
+    "Trainer",
+    "accuracy",
+    "advantages",
+    "batch_statistics",
+    "batches",
+    "check",
+    "check_arch",
+    "choices",
+    "data",
+    "describe",
+    "discretise",
+    "draw_cell",
+    "edges",
+    "evaluate",
+    "get_dataset",
+    "hypergrad",
+    "make_op",
+    "moving_baseline",
+    "n_parameters",
+    "points",
+    "policy_loss",
+    "random_arch",
+    "read",
+    "register",
+    "reward_accuracy",
+    "search",
+    "show",
+    "space",
+    "study",
+    "uniform_arch",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module 'nasedu' has no attribute {name!r}; `help(nasedu)` is a map of it")
+    if _LATER[name]:
+        return getattr(importlib.import_module(_LATER[name]), name)
+    return importlib.import_module(f"nasedu.{name}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, "__version__"})

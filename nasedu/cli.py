@@ -9,20 +9,21 @@ from pathlib import Path
 
 import torch
 
-from nasedu import jobs, report, studies, truth, truthjob
-from nasedu.choice import ArchError
-from nasedu.darts import DartsTrainer
-from nasedu.data import get_dataset
-from nasedu.download import DownloadError
-from nasedu.enas import EnasTrainer
-from nasedu.genotype import Genotype, GenotypeError
-from nasedu.history import HistoryError
-from nasedu.images import DatasetError, ImageDataset
+from nasedu.data.datasets import get_dataset
+from nasedu.data.download import DownloadError
+from nasedu.data.images import DatasetError, ImageDataset
 from nasedu.profiles import profile
-from nasedu.recorded import Recorded, RecordedError, stamp
-from nasedu.search import SearchTrainer, gap_callback
-from nasedu.study import StudyError
-from nasedu.training import CheckpointError
+from nasedu.search.base import SearchTrainer, gap_callback
+from nasedu.search.darts import DartsTrainer
+from nasedu.search.enas import EnasTrainer
+from nasedu.search.history import HistoryError
+from nasedu.search.trainer import CheckpointError
+from nasedu.show import page
+from nasedu.space.choice import ArchError
+from nasedu.space.genotype import Genotype, GenotypeError
+from nasedu.study import jobs, protocols, truth, truth_job
+from nasedu.study.recorded import Recorded, RecordedError, stamp
+from nasedu.study.study import StudyError
 
 EXPLANATIONS = {
     "DARTS": "All operations at once, mixed by a softmax; the mixture was trained by gradient descent on "
@@ -75,12 +76,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     table.add_argument("--seeds", type=int, default=3, help="for each architecture (3; with --small 1)")
     table.add_argument("--jobs", type=int, default=-1, help="processes (default: -1, one for each core)")
     table.add_argument(
-        "--backend", choices=truthjob.BACKENDS, default="loky", help="joblib's (default: loky)"
+        "--backend", choices=truth_job.BACKENDS, default="loky", help="joblib's (default: loky)"
     )
     table.add_argument("--scheduler", help="the address of the Dask scheduler or the Ray cluster")
     table.add_argument("--out", type=Path, required=True, help="the JSON file to write, row by row")
     many = commands.add_parser("study", help="make a study: many runs, several seeds (hours; goes on)")
-    many.add_argument("name", choices=studies.NAMES)
+    many.add_argument("name", choices=protocols.NAMES)
     many.add_argument("--data", default="cifar10", help="an image folder, or cifar10 (default)")
     many.add_argument("--seeds", type=int, help="for each method or cell (default: as shipped)")
     many.add_argument("--cells", type=Path, help="for retrain: the cell_search study (default: as shipped)")
@@ -131,14 +132,14 @@ def _run(given: argparse.Namespace) -> int:
         "Read with care": "These searches are small: another seed may well give another cell. Notebooks 06 "
         "to 09 build both methods, step by step.",
     }
-    page = report.write(given.out, "Two cells, searched for and drawn", facts, searches)
+    written = page.write(given.out, "Two cells, searched for and drawn", facts, searches)
     for path in checkpoints:
         path.unlink()
-    print(f"wrote {page} and, beside it, genotypes (JSON), cells (SVG, PDF), plots and histories")
+    print(f"wrote {written} and, beside it, genotypes (JSON), cells (SVG, PDF), plots and histories")
     return 0
 
 
-def _search(method: str, trainer: DartsTrainer | EnasTrainer, valid: ImageDataset) -> report.Search:
+def _search(method: str, trainer: DartsTrainer | EnasTrainer, valid: ImageDataset) -> page.Search:
     genotype = Genotype.from_dict(trainer.export())
     last = trainer.history.epochs[-1]
     shared = trainer.score(genotype.arch(), valid)["acc1"]
@@ -148,7 +149,7 @@ def _search(method: str, trainer: DartsTrainer | EnasTrainer, valid: ImageDatase
         "Accuracy on the architecture half, last epoch": f"{last['valid_acc1']:.1%}",
         f"Accuracy of the cell, with the supernet's weights, on {len(valid):,} other images": f"{shared:.1%}",
     }
-    return report.Search(method, EXPLANATIONS[method], genotype, last["arch"], trainer.history, results)
+    return page.Search(method, EXPLANATIONS[method], genotype, last["arch"], trainer.history, results)
 
 
 def _record(given: argparse.Namespace) -> int:
@@ -207,8 +208,8 @@ def _truth(given: argparse.Namespace) -> int:
         setting, data, seeds = truth.SMALL, "shapes10", 1
         command = f"python -m nasedu truth --small --out {given.out.name}"
     try:
-        with truthjob.backend(given.backend, given.scheduler):
-            table = truthjob.make(setting, data, given.out, seeds, given.jobs, command)
+        with truth_job.backend(given.backend, given.scheduler):
+            table = truth_job.make(setting, data, given.out, seeds, given.jobs, command)
     except KeyboardInterrupt:
         print(f"interrupted; the rows so far are in {given.out}; to go on: the same command again")
         return 130
@@ -219,7 +220,7 @@ def _truth(given: argparse.Namespace) -> int:
 def _study(given: argparse.Namespace) -> int:
     torch.set_num_threads(1)
     try:
-        made = studies.make(given.name, given.data, given.out, given.seeds, given.cells or "cell_search")
+        made = protocols.make(given.name, given.data, given.out, given.seeds, given.cells or "cell_search")
     except KeyboardInterrupt:
         print(f"interrupted; the runs so far are in {given.out}; to go on: the same command again")
         return 130

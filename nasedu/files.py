@@ -32,6 +32,6 @@ def save_text(path: str | os.PathLike[str], text: str) -> None:
 
 def shipped(folder: str) -> dict[str, Any]:
     """The JSON files that came with the package in this folder of it, by name, in alphabetical order."""
-    place = resources.files("nasedu") / folder
+    place = resources.files("nasedu") / "study" / "results" / folder
     found = {file.name: file for file in place.iterdir()} if place.is_dir() else {}
     return {name.removesuffix(".json"): found[name] for name in sorted(found) if name.endswith(".json")}

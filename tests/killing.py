@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from nasedu import CNN, get_dataset
-from nasedu.training import Trainer
+from nasedu.search.trainer import Trainer
 
 
 class DropoutCNN(CNN):

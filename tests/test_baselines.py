@@ -13,8 +13,8 @@ from test_darts import Own
 from torch import nn
 
 from nasedu import EnasTrainer, Genotype, MacroCNN, Network, RandomSearch, accuracy, get_dataset, read
-from nasedu.small import SmallCNN
-from nasedu.training import CheckpointError
+from nasedu.search.trainer import CheckpointError
+from nasedu.space.small import SmallCNN
 
 OPTIONS = {"loss": nn.CrossEntropyLoss(), "metrics": accuracy, "progress": False, "n_candidates": 4}
 

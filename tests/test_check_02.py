@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.autograd import grad
 
-from nasedu import check, hypergrad
+from nasedu import check
+from nasedu.search import hypergrad
 
 
 def d_a(loss, w, a):

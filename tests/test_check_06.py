@@ -7,7 +7,8 @@ import torch
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from nasedu import check, hypergrad
+from nasedu import check
+from nasedu.search import hypergrad
 
 
 def soft(alpha):

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from nasedu import check, small
+from nasedu import check
+from nasedu.space import small
 
 SKIP = small.OPS.index("skip_connect")
 

@@ -9,8 +9,8 @@ from torch.autograd import forward_ad
 from torch.func import grad, jvp, vmap
 
 from nasedu import CNN, ArchError, InputChoice, LayerChoice, check_arch, choices, points, random_arch
-from nasedu.genotype import edges
-from nasedu.ops import Zero
+from nasedu.space.genotype import edges
+from nasedu.space.ops import Zero
 
 
 class Scale(nn.Module):

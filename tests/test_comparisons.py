@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from nasedu import figures
-from nasedu.comparisons import rank_scatter, regret_curves
-from nasedu.ranking import mean_interval, tau_interval
+from nasedu.show import pictures
+from nasedu.show.comparisons import rank_scatter, regret_curves
+from nasedu.study.statistics import mean_interval, tau_interval
 
 
 def curves() -> dict[str, torch.Tensor]:
@@ -45,7 +45,7 @@ def test_a_panel_shows_the_median_and_the_middle_half_and_nineteen_twentieths_of
     data = curves()
     panels = regret_curves(data).figure.axes
     assert [axes.get_title() for axes in panels] == list(data)
-    for axes, values, color in zip(panels, data.values(), figures.OKABE_ITO, strict=False):
+    for axes, values, color in zip(panels, data.values(), pictures.OKABE_ITO, strict=False):
         points = 100 * values.numpy()
         assert np.allclose(axes.lines[0].get_ydata(), np.median(points, axis=0))
         assert axes.lines[0].get_xdata().tolist() == list(range(1, 121))

@@ -23,7 +23,7 @@ from nasedu import (
     moving_baseline,
     policy_loss,
 )
-from nasedu.ops import PRIMITIVES
+from nasedu.space.ops import PRIMITIVES
 
 OPS = ("sep_conv_3x3", "max_pool_3x3", "skip_connect")
 # The number of a sequence of `small` in `all_decisions` is the sum of decision x place.

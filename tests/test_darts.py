@@ -21,10 +21,10 @@ from nasedu import (
     accuracy,
     discretise,
     get_dataset,
-    hypergrad,
     read,
 )
-from nasedu.training import CheckpointError
+from nasedu.search import hypergrad
+from nasedu.search.trainer import CheckpointError
 
 OPTIONS = {"loss": nn.CrossEntropyLoss(), "metrics": accuracy}
 

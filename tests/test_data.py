@@ -13,8 +13,9 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset, random_split
 
-from nasedu import download, get_dataset
-from nasedu.data import (
+from nasedu import get_dataset
+from nasedu.data import download
+from nasedu.data.datasets import (
     CIFAR10_MEAN,
     Augment,
     DatasetError,
@@ -24,7 +25,7 @@ from nasedu.data import (
     batches,
     seeded,
 )
-from nasedu.download import DownloadError
+from nasedu.data.download import DownloadError
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 

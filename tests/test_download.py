@@ -9,8 +9,8 @@ import threading
 
 import pytest
 
-from nasedu import download
-from nasedu.download import DownloadError, cifar10_folder, fetch
+from nasedu.data import download
+from nasedu.data.download import DownloadError, cifar10_folder, fetch
 
 PAYLOAD = bytes(range(256)) * 1200  # 300 kB, more than one read
 MD5 = hashlib.md5(PAYLOAD).hexdigest()

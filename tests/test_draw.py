@@ -12,11 +12,11 @@ import pytest
 import torch
 from matplotlib.textpath import TextPath
 
-from nasedu import drawing
-from nasedu.choice import ArchError
-from nasedu.draw import draw_cell, draw_chain, draw_network, op_color
-from nasedu.genotype import PUBLISHED, Genotype, edges
-from nasedu.ops import PRIMITIVES
+from nasedu.show import graphs
+from nasedu.show.cells import draw_cell, draw_chain, draw_network, op_color
+from nasedu.space.choice import ArchError
+from nasedu.space.genotype import PUBLISHED, Genotype, edges
+from nasedu.space.ops import PRIMITIVES
 
 SVG = "{http://www.w3.org/2000/svg}"
 DARTS_V2 = PUBLISHED["DARTS_V2"]
@@ -40,7 +40,7 @@ def texts(svg: str) -> list[str]:
     return ["".join(item.itertext()) for item in ElementTree.fromstring(svg).iter(f"{SVG}text")]
 
 
-def by_tip(picture: drawing.CellDrawing) -> dict[str, drawing.Box]:
+def by_tip(picture: graphs.CellDrawing) -> dict[str, graphs.Box]:
     return {box.tip: box for box in picture.boxes}
 
 
@@ -147,7 +147,7 @@ def test_what_can_not_be_drawn_gives_a_clear_error(cell, kwargs, message):
 
 
 def test_the_svg_is_the_same_bytes_in_another_process():
-    code = "from nasedu.draw import draw_cell; from nasedu.genotype import PUBLISHED as P\n"
+    code = "from nasedu import PUBLISHED as P, draw_cell\n"
     code += "import sys; sys.stdout.buffer.write(draw_cell(P['DARTS_V2']).svg.encode())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
     assert done.stdout.decode() == draw_cell(DARTS_V2).svg
@@ -175,7 +175,7 @@ def test_every_box_holds_its_text_and_none_lies_on_another():
     for box, (x, y) in placed:
         # DejaVu Sans is the widest of the fonts that a page may take.
         lines = re.sub(r"_\{|\}", "", box.text).split("\n")
-        widest = max(TextPath((0, 0), line, size=drawing.FONT_SIZE).get_extents().width for line in lines)
+        widest = max(TextPath((0, 0), line, size=graphs.FONT_SIZE).get_extents().width for line in lines)
         assert widest + 6 <= box.width
         assert x - box.width / 2 > 0 and x + box.width / 2 < width
         assert y - box.height / 2 > 0 and y + box.height / 2 < height
@@ -194,7 +194,7 @@ def test_no_drawing_is_wider_than_a_page():
         assert (int(root.get("width")), int(root.get("height"))) == picture.size
         _, _, width, height = map(float, root.get("viewBox").split())
         assert picture.size[0] / picture.size[1] == pytest.approx(width / height, rel=0.01)
-    assert small.size[0] < large.size[0] == drawing.PAGE
+    assert small.size[0] < large.size[0] == graphs.PAGE
 
 
 @pytest.mark.parametrize("suffix", ["svg", "pdf", "png", "dot"])
@@ -222,7 +222,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     def broken(self):
         raise RuntimeError("no ink")
 
-    monkeypatch.setattr(drawing.CellDrawing, "_figure", broken)
+    monkeypatch.setattr(graphs.CellDrawing, "_figure", broken)
     with pytest.raises(RuntimeError, match="no ink"):
         draw_cell(DARTS_V2).save(path)
     assert path.read_text() == "old"
@@ -271,7 +271,7 @@ def test_a_dot_program_that_fails_is_an_error_not_a_silent_fallback(no_dot):
 def test_the_real_dot_program_places_the_boxes_where_the_package_does(no_dot, monkeypatch):
     places = draw_cell(DARTS_V2)._layout[0]
     monkeypatch.setenv("PATH", os.defpath + ":/usr/local/bin:/opt/homebrew/bin")
-    if not drawing.shutil.which("dot"):
+    if not graphs.shutil.which("dot"):
         pytest.skip("this machine has no `dot` program to compare with")
     for here, there in zip(places, draw_cell(DARTS_V2)._layout[0], strict=True):
         assert here == pytest.approx(there, abs=2)
@@ -305,7 +305,7 @@ def test_a_skip_that_is_not_there(skip):
 
 
 def test_a_network_has_the_shapes_of_the_model():
-    from nasedu.network import CNN, uniform_arch
+    from nasedu.space.network import CNN, uniform_arch
 
     model = CNN(16, 3, 4, 10, 5)
     shapes = []

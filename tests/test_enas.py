@@ -33,8 +33,8 @@ from nasedu import (
     read,
     reward_accuracy,
 )
-from nasedu.data import seeded
-from nasedu.training import CheckpointError
+from nasedu.data.datasets import seeded
+from nasedu.search.trainer import CheckpointError
 
 OPTIONS = {
     "loss": nn.CrossEntropyLoss(),

@@ -31,4 +31,4 @@ def test_a_text_is_saved_whole_into_a_folder_that_is_made(tmp_path):
 
 def test_what_ships_is_found_by_name_and_a_folder_that_is_missing_holds_nothing():
     assert list(shipped("recorded")) == ["darts_cifar10", "enas_cifar10"]
-    assert shipped("no such folder") == {}
+    assert shipped("no such folder") == {} == shipped("check")  # that has Python files only

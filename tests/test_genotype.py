@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from nasedu import ArchError, Genotype, GenotypeError, Network
-from nasedu.genotype import PUBLISHED, edges
-from nasedu.ops import PRIMITIVES
+from nasedu.space.genotype import PUBLISHED, edges
+from nasedu.space.ops import PRIMITIVES
 
 REAL = [name for name in PRIMITIVES if name != "none"]
 CELL = ((("sep_conv_3x3", 0), ("skip_connect", 1)), (("max_pool_3x3", 0), ("dil_conv_5x5", 2)))
@@ -448,7 +448,10 @@ def test_a_save_that_fails_leaves_the_old_file_as_it_was(tmp_path, monkeypatch):
     def full(*args, **kwargs):
         raise OSError("no space left on device")
 
-    for place, name in (("nasedu.genotype.Path", "write_text"), ("nasedu.genotype.os", "replace")):
+    for place, name in (
+        ("nasedu.space.genotype.Path", "write_text"),
+        ("nasedu.space.genotype.os", "replace"),
+    ):
         with monkeypatch.context() as patch:
             patch.setattr(f"{place}.{name}", full)
             with pytest.raises(OSError, match="no space left"):

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 from torch.func import hessian
 
-from nasedu.choice import LayerChoice
-from nasedu.hessian import hessian_vector, largest_eigenvalue, stop_epoch
-from nasedu.relaxation import Relaxation
+from nasedu.search.early_stop import hessian_vector, largest_eigenvalue, stop_epoch
+from nasedu.search.relaxation import Relaxation
+from nasedu.space.choice import LayerChoice
 
 
 class Smooth(nn.Module):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad
 
 from nasedu import LayerChoice
-from nasedu.hypergrad import exact, first_order, implicit, sgd_step, unrolled
+from nasedu.search.hypergrad import exact, first_order, implicit, sgd_step, unrolled
 
 XI, MOMENTUM, WEIGHT_DECAY = 0.15, 0.9, 3e-3
 

@@ -9,10 +9,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call, grad
 
 from nasedu import CNN, ArchError, Genotype, Network, n_parameters, random_arch, uniform_arch
-from nasedu.cells import Cell, DerivedCell, drop
-from nasedu.genotype import PUBLISHED, edges
-from nasedu.network import AuxiliaryHead
-from nasedu.ops import PRIMITIVES, FactorizedReduce, Zero
+from nasedu.space.cells import Cell, DerivedCell, drop
+from nasedu.space.genotype import PUBLISHED, edges
+from nasedu.space.network import AuxiliaryHead
+from nasedu.space.ops import PRIMITIVES, FactorizedReduce, Zero
 
 SMALL = Genotype(
     [[("sep_conv_3x3", 0), ("skip_connect", 1)], [("max_pool_3x3", 0), ("dil_conv_3x3", 2)]],

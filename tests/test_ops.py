@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from nasedu import ops
-from nasedu.ops import PRIMITIVES, FactorizedReduce, make_op, register
+from nasedu.space import fast_ops, ops
+from nasedu.space.ops import PRIMITIVES, FactorizedReduce, make_op, register
 
 KERNELS = {"sep_conv_3x3": (3, 1), "sep_conv_5x5": (5, 1), "sep_conv_7x7": (7, 1)}
 KERNELS |= {"dil_conv_3x3": (3, 2), "dil_conv_5x5": (5, 2)}
@@ -209,7 +209,7 @@ def test_what_cannot_be_halved_is_told():
 @pytest.mark.parametrize("kernel", [3, 5])
 def test_the_fast_dilated_convolution_is_torchs(kernel, stride, size):
     torch.manual_seed(0)
-    conv = ops.DilatedConv(6, kernel, stride).double()
+    conv = fast_ops.DilatedConv(6, kernel, stride).double()
     x = torch.randn(2, 6, size, size + (size % 2) * 2, dtype=torch.float64, requires_grad=True)
     plain = F.conv2d(x, conv.weight, stride=stride, padding=kernel - 1, dilation=2, groups=6)
     push = torch.randn_like(plain)
@@ -225,14 +225,14 @@ def test_the_fast_average_pool_is_torchs(stride, size):
     x = torch.randn(2, 5, size, size, dtype=torch.float64, requires_grad=True)
     plain = F.avg_pool2d(x, 3, stride, padding=1, count_include_pad=False)
     push = torch.randn_like(plain)
-    torch.testing.assert_close(ops.AvgPool(stride)(x), plain)
-    ours = torch.autograd.grad(ops.AvgPool(stride)(x), x, push)
+    torch.testing.assert_close(fast_ops.AvgPool(stride)(x), plain)
+    ours = torch.autograd.grad(fast_ops.AvgPool(stride)(x), x, push)
     torch.testing.assert_close(ours, torch.autograd.grad(plain, x, push))
 
 
 def test_the_fast_layers_take_a_single_image_as_torchs_do():
     x = torch.randn(4, 8, 8)
-    for layer in (ops.DilatedConv(4, 3, 1), ops.AvgPool(2)):
+    for layer in (fast_ops.DilatedConv(4, 3, 1), fast_ops.AvgPool(2)):
         torch.testing.assert_close(layer(x), layer(x[None])[0])
 
 
@@ -245,8 +245,8 @@ def test_what_begins_alike_is_computed_once_for_each_state(monkeypatch):
     for layer in layers:
         layer(state)
     assert sum(x is state for x in calls) == 1
-    assert ops.MaxPool(1)(state) is ops.MaxPool(1)(state)
-    assert ops.MaxPool(1)(state).shape != ops.MaxPool(2)(state).shape
+    assert fast_ops.MaxPool(1)(state) is fast_ops.MaxPool(1)(state)
+    assert fast_ops.MaxPool(1)(state).shape != fast_ops.MaxPool(2)(state).shape
 
 
 def test_once_knows_when_a_state_is_not_the_same_any_more():
@@ -276,7 +276,7 @@ def test_a_tensor_is_freed_though_what_was_computed_of_it_never_saw_a_backward_p
 
 def test_two_edges_out_of_a_state_compute_its_relu_once(monkeypatch):
     calls = []
-    monkeypatch.setattr(ops.F, "relu", lambda x: calls.append(x.shape) or torch.relu(x))
+    monkeypatch.setattr(fast_ops.F, "relu", lambda x: calls.append(x.shape) or torch.relu(x))
     edges = [make_op("sep_conv_3x3", 4), make_op("sep_conv_5x5", 4)]
     x = 1 * torch.randn(2, 4, 8, 8, requires_grad=True)
     outputs = [edge(x) for edge in edges]

@@ -5,11 +5,11 @@ import torch
 from torch import nn
 
 from nasedu import CNN, ArchError, LayerChoice, choices, n_parameters, random_arch, uniform_arch
-from nasedu.choice import Sampled
-from nasedu.ops import PRIMITIVES
-from nasedu.partial import PartialEdge, mixed_edge, shuffled
-from nasedu.relaxation import gumbel, gumbel_one_hot
-from nasedu.small import SmallCNN
+from nasedu.search.relaxation import gumbel, gumbel_one_hot
+from nasedu.space.cells import PartialEdge, mixed_edge, shuffled
+from nasedu.space.choice import Sampled
+from nasedu.space.ops import PRIMITIVES
+from nasedu.space.small import SmallCNN
 
 OPS = ("none", "avg_pool_3x3", "skip_connect", "conv_3x3")
 

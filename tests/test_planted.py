@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nasedu import planted
-from nasedu.ops import PRIMITIVES
-from nasedu.planted import plant
+from nasedu.space.ops import PRIMITIVES
+from nasedu.study import planted
+from nasedu.study.planted import plant
 
 SEEDS = range(5)
 

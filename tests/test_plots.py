@@ -12,9 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
-from nasedu import figures, plots
-from nasedu.draw import op_color
-from nasedu.ops import PRIMITIVES, make_op
+from nasedu import show
+from nasedu.show import pictures
+from nasedu.show.cells import op_color
+from nasedu.space.ops import PRIMITIVES, make_op
 
 
 def arch(n_rows: int = 14, n_ops: int = 8) -> dict[str, torch.Tensor]:
@@ -44,20 +45,20 @@ def words_of(artist_texts) -> list[str]:
 
 
 ALL = {
-    "alpha_heatmap": lambda: plots.alpha_heatmap(arch()),
-    "alpha_over_time": lambda: plots.alpha_over_time(history()),
-    "alpha_over_time, one edge": lambda: plots.alpha_over_time(history(), "reduce", edge=(1, 3)),
-    "entropy_over_time": lambda: plots.entropy_over_time(history()),
-    "learning_curves": lambda: plots.learning_curves({"DARTS": history(), "random": history(3)}),
-    "discretisation_gap": lambda: plots.discretisation_gap([1, 2], [0.3, 0.5], [0.2, 0.35]),
-    "operation_pictures": lambda: plots.operation_pictures(
+    "alpha_heatmap": lambda: show.alpha_heatmap(arch()),
+    "alpha_over_time": lambda: show.alpha_over_time(history()),
+    "alpha_over_time, one edge": lambda: show.alpha_over_time(history(), "reduce", edge=(1, 3)),
+    "entropy_over_time": lambda: show.entropy_over_time(history()),
+    "learning_curves": lambda: show.learning_curves({"DARTS": history(), "random": history(3)}),
+    "discretisation_gap": lambda: show.discretisation_gap([1, 2], [0.3, 0.5], [0.2, 0.35]),
+    "operation_pictures": lambda: show.operation_pictures(
         torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0))
     ),
-    "softmax_bars": lambda: plots.softmax_bars(range(8)),
-    "bilevel_paths": lambda: plots.bilevel_paths({"xi = 0": plots.toy_path(0.0)}),
-    "lines": lambda: plots.lines({"a": [1, 2], "b": [2, 1]}, title="T", xlabel="x", ylabel="y"),
-    "compare": lambda: plots.compare({"DARTS": [0.9, 0.92], "ENAS": [0.91]}, title="T", label="accuracy"),
-    "images": lambda: plots.images(torch.zeros(3, 3, 8, 8, dtype=torch.uint8), ["cat", "dog", "car"]),
+    "softmax_bars": lambda: show.softmax_bars(range(8)),
+    "bilevel_paths": lambda: show.bilevel_paths({"xi = 0": show.toy_path(0.0)}),
+    "lines": lambda: show.lines({"a": [1, 2], "b": [2, 1]}, title="T", xlabel="x", ylabel="y"),
+    "compare": lambda: show.compare({"DARTS": [0.9, 0.92], "ENAS": [0.91]}, title="T", label="accuracy"),
+    "images": lambda: show.images(torch.zeros(3, 3, 8, 8, dtype=torch.uint8), ["cat", "dog", "car"]),
 }
 
 
@@ -71,8 +72,8 @@ def test_every_plot_is_a_png_with_words_and_without_pyplot(name):
     with Image.open(io.BytesIO(base64.b64decode(data["image/png"]))) as image:
         assert not image.info.get("Software")
         width, height = metadata["image/png"]["width"], metadata["image/png"]["height"]
-        assert image.width == pytest.approx(figures.SHARP * width, abs=2)
-        assert image.height == pytest.approx(figures.SHARP * height, abs=2)
+        assert image.width == pytest.approx(pictures.SHARP * width, abs=2)
+        assert image.height == pytest.approx(pictures.SHARP * height, abs=2)
     for axes in picture.figure.axes:
         # Smaller letters can't be read from the back of a hall.
         sizes = [
@@ -123,13 +124,13 @@ def test_show_closes_a_pyplot_figure_and_wants_words_and_nothing_needs_ipywidget
 import sys
 import matplotlib; matplotlib.use("agg")
 import matplotlib.pyplot as plt
-from nasedu import plots
+from nasedu import show
 figure, axes = plt.subplots()
 try:
-    plots.show(figure, " ")
+    show.finish(figure, " ")
 except ValueError as error:
     assert "words" in str(error) and plt.get_fignums() == [1]
-picture = plots.show(figure, "An empty pair of axes.")
+picture = show.finish(figure, "An empty pair of axes.")
 assert plt.get_fignums() == [] and picture.png.startswith(b"\\x89PNG")
 assert "ipywidgets" not in sys.modules
 """
@@ -138,7 +139,7 @@ assert "ipywidgets" not in sys.modules
 
 def test_the_heatmap_writes_every_weight_and_names_every_edge():
     matrices = arch()
-    picture = plots.alpha_heatmap(matrices)
+    picture = show.alpha_heatmap(matrices)
     left, right = picture.figure.axes[:2]
     for axes, matrix in ((left, matrices["normal"]), (right, matrices["reduce"])):
         assert np.allclose(axes.images[0].get_array(), matrix)
@@ -151,7 +152,7 @@ def test_the_heatmap_writes_every_weight_and_names_every_edge():
 
 
 def test_the_heatmaps_letters_stand_out_from_their_ground():
-    picture = plots.alpha_heatmap(arch(), "normal")
+    picture = show.alpha_heatmap(arch(), "normal")
     axes = picture.figure.axes[0]
     image = axes.images[0]
     ground = image.cmap(image.norm(image.get_array()))[..., :3].reshape(-1, 3)
@@ -167,19 +168,19 @@ def test_the_heatmaps_letters_stand_out_from_their_ground():
 
 
 def test_the_heatmap_takes_any_matrix():
-    picture = plots.alpha_heatmap({"conv": torch.tensor([[1.0, 0.0], [0.25, 0.75]])}, ops=["a", "b"])
+    picture = show.alpha_heatmap({"conv": torch.tensor([[1.0, 0.0], [0.25, 0.75]])}, ops=["a", "b"])
     assert words_of(picture.figure.axes[0].texts) == ["1", "0", ".25", ".75"]
     assert "conv, largest weight of each edge: 0: a 1.00, 1: b 0.75." in picture.words
-    assert "0→2" in plots.alpha_heatmap(torch.eye(2), ops=["a", "b"]).words
+    assert "0→2" in show.alpha_heatmap(torch.eye(2), ops=["a", "b"]).words
     with pytest.raises(ValueError, match=r"shape \(14, 8\).*a, b: name other operations"):
-        plots.alpha_heatmap(arch(), ops=["a", "b"])
+        show.alpha_heatmap(arch(), ops=["a", "b"])
     with pytest.raises(ValueError, match="no matrix 'output'"):
-        plots.alpha_heatmap(arch(), "output")
+        show.alpha_heatmap(arch(), "output")
 
 
 def test_alpha_over_time_draws_every_weight_of_every_edge():
     epochs = history()
-    picture = plots.alpha_over_time(epochs, "reduce")
+    picture = show.alpha_over_time(epochs, "reduce")
     panels = [axes for axes in picture.figure.axes if axes.get_visible()]
     weights = np.array([epoch["arch"]["reduce"] for epoch in epochs])
     assert len(panels) == 14
@@ -196,45 +197,45 @@ def test_alpha_over_time_draws_every_weight_of_every_edge():
 def test_alpha_over_time_of_one_edge():
     epochs = history()
     for edge in ((1, 3), 3):
-        axes = plots.alpha_over_time(epochs, edge=edge).figure.axes[0]
+        axes = show.alpha_over_time(epochs, edge=edge).figure.axes[0]
         assert np.allclose(axes.lines[5].get_ydata(), [epoch["arch"]["normal"][3][5] for epoch in epochs])
     with pytest.raises(ValueError, match="no edge 3→2"):
-        plots.alpha_over_time(epochs, edge=(3, 2))
+        show.alpha_over_time(epochs, edge=(3, 2))
     with pytest.raises(ValueError, match="'output'.*was it a search"):
-        plots.alpha_over_time(epochs, "output")
+        show.alpha_over_time(epochs, "output")
 
 
 def test_a_history_object_and_an_empty_one():
     class History:
         epochs = history()
 
-    assert plots.alpha_over_time(History()).words == plots.alpha_over_time(history()).words
+    assert show.alpha_over_time(History()).words == show.alpha_over_time(history()).words
     with pytest.raises(ValueError, match="history is empty"):
-        plots.learning_curves([])
+        show.learning_curves([])
 
 
 def test_entropy_of_a_uniform_row_is_3_bits_and_of_a_decided_one_0():
     uniform, decided = [[0.125] * 8] * 2, [[1.0] + [0.0] * 7] * 2
     epochs = [{"epoch": 1, "arch": {"normal": uniform}}, {"epoch": 2, "arch": {"normal": decided}}]
-    axes = plots.entropy_over_time(epochs).figure.axes[0]
+    axes = show.entropy_over_time(epochs).figure.axes[0]
     assert axes.lines[0].get_ydata().tolist() == [3.0, 0.0]
     with pytest.raises(ValueError, match="was it a search"):
-        plots.entropy_over_time([{"epoch": 1}])
+        show.entropy_over_time([{"epoch": 1}])
 
 
 def test_learning_curves_show_fractions_as_per_cent_and_leave_out_what_is_missing():
-    left, right = plots.learning_curves(history()).figure.axes
+    left, right = show.learning_curves(history()).figure.axes
     assert np.allclose(left.lines[1].get_ydata(), [2.5, 1.25, 2.5 / 3, 0.625])
     assert np.allclose(right.lines[1].get_ydata(), [8, 16, 24, 32])
     only = [{"epoch": 1, "train_loss": 1.0}]
-    left, right = plots.learning_curves(only).figure.axes
+    left, right = show.learning_curves(only).figure.axes
     assert (len(left.lines), len(right.lines)) == (1, 0)
     with pytest.raises(ValueError, match="train_loss"):
-        plots.learning_curves([{"epoch": 1}])
+        show.learning_curves([{"epoch": 1}])
 
 
 def test_the_gap_is_said():
-    assert plots.discretisation_gap([1, 2], [0.3, 0.5], [0.2, 0.35]).words.endswith(
+    assert show.discretisation_gap([1, 2], [0.3, 0.5], [0.2, 0.35]).words.endswith(
         "The gap ends at 15 points."
     )
 
@@ -243,36 +244,36 @@ def test_operation_pictures_show_the_mean_over_channels_and_leave_the_random_sta
     image = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(1))
     torch.manual_seed(123)
     state = torch.get_rng_state()
-    picture = plots.operation_pictures(image)
+    picture = show.operation_pictures(image)
     assert torch.equal(torch.get_rng_state(), state)
     by_name = {axes.get_title(): axes.images[0].get_array() for axes in picture.figure.axes if axes.images}
     assert list(by_name) == ["the image", *PRIMITIVES]
     assert np.allclose(by_name["skip_connect"], image.mean(0))
     assert np.allclose(by_name["none"], 0.0)
-    own = plots.operation_pictures(image, {"pool": make_op("avg_pool_3x3", 3, search=False)})
+    own = show.operation_pictures(image, {"pool": make_op("avg_pool_3x3", 3, search=False)})
     assert np.allclose(
         own.figure.axes[1].images[0].get_array(), make_op("avg_pool_3x3", 3, search=False)(image).mean(0)
     )
     with pytest.raises(ValueError, match=r"one image .* got \(1, 3, 8, 8\)"):
-        plots.operation_pictures(image[None])
+        show.operation_pictures(image[None])
 
 
 def test_softmax_bars():
     logits = [0.0, math.log(3.0)]
-    picture = plots.softmax_bars(logits, 1.0, ["a", "b"])
+    picture = show.softmax_bars(logits, 1.0, ["a", "b"])
     assert [bar.get_width() for bar in picture.figure.axes[0].patches] == pytest.approx([0.25, 0.75])
-    cold = plots.softmax_bars(logits, 0.5, ["a", "b"])
+    cold = show.softmax_bars(logits, 0.5, ["a", "b"])
     assert [bar.get_width() for bar in cold.figure.axes[0].patches] == pytest.approx([0.1, 0.9])
-    assert plots.softmax_bars([1e4, 0.0], 0.1, ["a", "b"]).words.count("1.00") == 1
+    assert show.softmax_bars([1e4, 0.0], 0.1, ["a", "b"]).words.count("1.00") == 1
     with pytest.raises(ValueError, match="larger than 0, got 0"):
-        plots.softmax_bars(logits, 0, ["a", "b"])
+        show.softmax_bars(logits, 0, ["a", "b"])
     with pytest.raises(ValueError, match="wanted 8 logits"):
-        plots.softmax_bars(logits)
+        show.softmax_bars(logits)
 
 
 @pytest.mark.parametrize("xi", [0.0, 0.1, 0.5, 1.0])
 def test_the_toy_path_ends_at_the_fixed_point_of_its_xi(xi):
-    a, w = plots.toy_path(xi, steps=2000)[-1]
+    a, w = show.toy_path(xi, steps=2000)[-1]
     assert (a, w) == pytest.approx((2 / (1 + 2 * xi),) * 2, abs=1e-9)
 
 
@@ -280,11 +281,11 @@ def test_the_toy_path_takes_the_unrolled_gradient():
     w, a = torch.tensor(-2.0, dtype=torch.float64), torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
     ahead = w - 0.3 * 2 * (w - a)
     (gradient,) = torch.autograd.grad(a * ahead - 2 * a + 1, a)
-    assert plots.toy_path(0.3, steps=1)[1][0] == pytest.approx(float(a.detach() - 0.2 * gradient), abs=1e-12)
+    assert show.toy_path(0.3, steps=1)[1][0] == pytest.approx(float(a.detach() - 0.2 * gradient), abs=1e-12)
 
 
 def test_lines_take_tensors_bands_marks_and_levels():
-    picture = plots.lines(
+    picture = show.lines(
         {"a": torch.tensor([1.0, 3.0]), "b": [2.0, 2.0, 5.0]},
         {"a": [0, 10], "b": [0, 5, 10]},
         title="Does it fit?",
@@ -306,7 +307,7 @@ def test_lines_take_tensors_bands_marks_and_levels():
 
 
 def test_compare_says_mean_and_spread():
-    picture = plots.compare({"A": [1.0, 3.0], "B": 2.0}, {"B": 0.5}, title="T", label="minutes")
+    picture = show.compare({"A": [1.0, 3.0], "B": 2.0}, {"B": 0.5}, title="T", label="minutes")
     assert picture.words == (
         "T. minutes. A: mean 2, standard deviation 1.4, 2 runs. B: mean 2, standard deviation 0.5."
     )
@@ -323,11 +324,11 @@ def test_images_of_a_dataset_and_of_a_tensor():
         classes = ("cat", "dog")
         name = "pets"
 
-    picture = plots.images(Dataset(), n=3)
+    picture = show.images(Dataset(), n=3)
     assert picture.words.startswith(
         "pets: the first 3 images. 3 images of 4x4 pixels. They are: dog, cat, dog."
     )
     shown = picture.figure.axes[1].images[0].get_array()
     assert np.array_equal(shown, Dataset.images[1].permute(1, 2, 0))
     with pytest.raises(ValueError, match=r"got \(3, 4, 4\)"):
-        plots.images(torch.zeros(3, 4, 4))
+        show.images(torch.zeros(3, 4, 4))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from nasedu import check
-from nasedu.ranking import kendall_tau, mean_interval, noise_ceiling, tau_interval
+from nasedu.study.statistics import kendall_tau, mean_interval, noise_ceiling, tau_interval
 
 
 def seeded(seed: int) -> torch.Generator:

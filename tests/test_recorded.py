@@ -5,8 +5,9 @@ import json
 import pytest
 import torch
 
-from nasedu import Genotype, History, recorded
-from nasedu.recorded import Recorded, RecordedError
+from nasedu import Genotype, History
+from nasedu.study import recorded
+from nasedu.study.recorded import Recorded, RecordedError
 
 MATRIX = {label: [[1 / 8] * 8] * 14 for label in ("normal", "reduce")}
 

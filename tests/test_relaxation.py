@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from nasedu import CNN, InputChoice, LayerChoice, choices
-from nasedu.choice import Sampled
-from nasedu.genotype import edges
-from nasedu.relaxation import EDGES, Relaxation, edge_shares, gumbel, gumbel_one_hot
-from nasedu.small import SmallCNN
+from nasedu.search.relaxation import EDGES, Relaxation, edge_shares, gumbel, gumbel_one_hot
+from nasedu.space.choice import Sampled
+from nasedu.space.genotype import edges
+from nasedu.space.small import SmallCNN
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:

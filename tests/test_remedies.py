@@ -12,13 +12,13 @@ from torch import nn
 from torch.func import functional_call, hessian
 
 from nasedu import CNN, DartsTrainer, Genotype, LayerChoice, accuracy, discretise, get_dataset
-from nasedu.choice import Sampled, points
-from nasedu.derive import describe
-from nasedu.ops import Zero
-from nasedu.partial import PartialEdge
-from nasedu.relaxation import EDGES, edge_shares
-from nasedu.small import SmallCNN
-from nasedu.training import CheckpointError
+from nasedu.search.relaxation import EDGES, edge_shares
+from nasedu.search.trainer import CheckpointError
+from nasedu.space.cells import PartialEdge
+from nasedu.space.choice import Sampled, points
+from nasedu.space.derive import describe
+from nasedu.space.ops import Zero
+from nasedu.space.small import SmallCNN
 
 NODES = {"cell": [1, 2, 2]}
 

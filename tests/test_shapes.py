@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from nasedu import shapes
-from nasedu.data import Augment, ImageDataset, batch_at, batches, get_dataset, seeded
+from nasedu.data import shapes
+from nasedu.data.datasets import Augment, ImageDataset, batch_at, batches, get_dataset, seeded
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from nasedu import (
     read,
     reward_accuracy,
 )
-from nasedu.choice import ArchError
-from nasedu.small import EDGES, OPS, SmallCNN, architectures, matrix, names_of, parameters_of
+from nasedu.space.choice import ArchError
+from nasedu.space.small import EDGES, OPS, SmallCNN, architectures, matrix, names_of, parameters_of
 
 
 def test_there_are_125_architectures_and_no_two_are_the_same():

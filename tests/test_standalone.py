@@ -11,11 +11,11 @@ from killing import assert_same
 from torch import nn
 
 from nasedu import Genotype, Network, accuracy, get_dataset
-from nasedu.data import batch_at, seeded
-from nasedu.images import DatasetError
-from nasedu.small import SmallCNN, matrix
-from nasedu.standalone import StandaloneTrainer, cosine, one_cycle
-from nasedu.training import CheckpointError
+from nasedu.data.datasets import batch_at, seeded
+from nasedu.data.images import DatasetError
+from nasedu.search.standalone import StandaloneTrainer, cosine, one_cycle
+from nasedu.search.trainer import CheckpointError
+from nasedu.space.small import SmallCNN, matrix
 
 ARCH = matrix(("conv_3x3", "skip_connect", "conv_1x1"))
 SKIPS = ((("sep_conv_3x3", 0), ("skip_connect", 1)), (("max_pool_3x3", 0), ("skip_connect", 2)))

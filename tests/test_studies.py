@@ -1,16 +1,19 @@
 """The protocols of the studies, run in a size of seconds; and the files that came of them."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from nasedu import small, studies, study, truth
-from nasedu.evaluation import evaluate
-from nasedu.genotype import PUBLISHED, Genotype
-from nasedu.network import Network, n_parameters
-from nasedu.retraining import Retraining, cells_of, retrain
-from nasedu.studies import METHODS, Protocol
+from nasedu.search.base import gap_callback
+from nasedu.search.evaluation import evaluate
+from nasedu.space import small
+from nasedu.space.genotype import PUBLISHED, Genotype
+from nasedu.space.network import Network, n_parameters
+from nasedu.study import protocols, study, truth
+from nasedu.study.protocols import METHODS, Protocol
+from nasedu.study.retraining import Retraining, cells_of, retrain
 
 SETTING = truth.SMALL
 TINY = Protocol(
@@ -33,7 +36,7 @@ def datasets():
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_searches_the_small_space(method, datasets):
-    run = studies.small_space(TINY, datasets)({"method": method, "seed": 1})
+    run = protocols.small_space(TINY, datasets)({"method": method, "seed": 1})
     assert run["names"] in small.architectures()
     assert len(run["history"]) == TINY.epochs_of(method)
     assert ("eigenvalue" in run["history"][0]) == (method == "DARTS 1st")
@@ -45,22 +48,55 @@ def test_every_method_searches_the_small_space(method, datasets):
 
 
 def test_the_same_key_gives_the_same_run(datasets):
-    runs = [studies.small_space(TINY, datasets)({"method": "GDAS", "seed": seed}) for seed in (3, 3, 4)]
+    runs = [protocols.small_space(TINY, datasets)({"method": "GDAS", "seed": seed}) for seed in (3, 3, 4)]
     assert runs[0] == runs[1] != runs[2]
 
 
 def test_pc_darts_has_partial_edges_and_shares_of_its_nodes(datasets):
-    run = studies.small_space(TINY, datasets)({"method": "PC-DARTS", "seed": 0})
+    run = protocols.small_space(TINY, datasets)({"method": "PC-DARTS", "seed": 0})
     rows = torch.tensor(run["history"][-1]["arch"]["cell"]).sum(dim=1)
     # node 1 has one edge, node 2 has two, which share
     torch.testing.assert_close(rows[0], torch.tensor(1.0))
     torch.testing.assert_close(rows[1] + rows[2], torch.tensor(1.0))
+    whole = protocols.small_space(dataclasses.replace(TINY, partial=1), datasets)
+    assert run != whole({"method": "PC-DARTS", "seed": 0})
+
+
+def test_the_seed_of_the_key_is_the_seed_of_the_search(datasets, monkeypatch):
+    asked = []
+    real = protocols.search
+
+    def search(protocol, method, model, train, seed, **more):
+        asked.append(seed)
+        return real(protocol, method, model, train, seed, **more)
+
+    monkeypatch.setattr(protocols, "search", search)
+    protocols.small_space(TINY, datasets)({"method": "random", "seed": 7})
+    protocols.cell_search(dataclasses.replace(TINY, epochs=1), datasets)({"method": "ENAS", "seed": 8})
+    assert asked == [7, 8]
+
+
+def test_the_gap_is_of_the_epochs_matrix_and_of_what_is_cut_out_of_it():
+    given = []
+    matrix = {"cell": [[0.1, 0.5, 0.2, 0.1, 0.1], [0.6, 0.1, 0.1, 0.1, 0.1], [0.1, 0.1, 0.1, 0.1, 0.6]]}
+    trainer = SimpleNamespace(
+        model=small.SmallCNN(4),
+        history=SimpleNamespace(epochs=[{"arch": {}}, {"arch": matrix}]),
+        score=lambda arch, valid: given.append((arch["cell"], valid)) or {"acc1": len(given) / 10},
+    )
+    gap_callback("images")(trainer)
+    assert [valid for _, valid in given] == ["images", "images"]
+    torch.testing.assert_close(given[0][0], torch.tensor(matrix["cell"]))
+    torch.testing.assert_close(
+        given[1][0], small.matrix(("skip_connect", "none", "avg_pool_3x3"))["cell"], check_dtype=False
+    )
+    assert trainer.history.epochs[-1] == {"arch": matrix, "supernet_acc1": 0.1, "derived_acc1": 0.2}
 
 
 def trained(datasets):
     torch.manual_seed(0)
     model = small.SmallCNN(4, 10)
-    trainer = studies.search(TINY, "random", model, datasets[0].take(range(64)), 0)
+    trainer = protocols.search(TINY, "random", model, datasets[0].take(range(64)), 0)
     trainer.fit()
     return trainer
 
@@ -68,8 +104,12 @@ def trained(datasets):
 def test_shared_scores_are_those_of_each_child_by_hand(datasets):
     trainer, valid = trained(datasets), datasets[1]
     before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
-    scores = studies.shared_scores(trainer, valid, batches=2)
+    modes = [module.training for module in trainer.model.modules()]
+    norms = [m for m in trainer.model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    scores = protocols.shared_scores(trainer, valid, batches=2)
     assert all(torch.equal(value, before[name]) for name, value in trainer.model.state_dict().items())
+    assert [module.training for module in trainer.model.modules()] == modes
+    assert {norm.momentum for norm in norms} == {0.1}
     assert {mode: len(values) for mode, values in scores.items()} == dict.fromkeys(scores, 125)
     names = ("conv_3x3", "skip_connect", "conv_1x1")
     at, arch = small.architectures().index(names), small.matrix(names)
@@ -97,26 +137,26 @@ def test_second_order_gets_fewer_epochs_and_random_more():
 
 def test_an_unknown_method_is_named(datasets):
     with pytest.raises(ValueError, match="no method 'magic'; there are DARTS 1st"):
-        studies.search(TINY, "magic", small.SmallCNN(4), datasets[0], 0)
+        protocols.search(TINY, "magic", small.SmallCNN(4), datasets[0], 0)
 
 
 def test_cells_are_searched_and_retrained(datasets):
-    run = studies.cell_search(dataclasses.replace(TINY, epochs=1), datasets)
+    run = protocols.cell_search(dataclasses.replace(TINY, epochs=1), datasets)
     found = study.Study("cell_search", "", "", {}, ({"key": {"method": "ENAS", "seed": 0}, **run({"method": "ENAS", "seed": 0})},))  # fmt: skip  # noqa: E501
     cells = cells_of(found, blind=2)
     assert list(cells) == ["ENAS 0", "blind 0", "blind 1", "DARTS_V2"]
     assert cells["blind 0"] != cells["blind 1"] and cells["DARTS_V2"] == PUBLISHED["DARTS_V2"]
     assert all(isinstance(cell, Genotype) for cell in cells.values())
-    protocol = Retraining(pixels=8, images=64, channels=4, layers=3, epochs=2, batch_size=16)
+    protocol = Retraining(pixels=8, images=64, channels=4, layers=4, epochs=2, batch_size=16)
     one = retrain(protocol, datasets, cells)({"cell": "ENAS 0", "seed": 5})
-    assert one["parameters"] == n_parameters(Network(cells["ENAS 0"], 4, 10, 3))
+    assert one["parameters"] == n_parameters(Network(cells["ENAS 0"], 4, 10, 4))
     assert one == retrain(protocol, datasets, cells)({"cell": "ENAS 0", "seed": 5})
     assert 0 <= one["test_accuracy"] <= 1 and len(one["history"]) == 2
 
 
 def test_make_refuses_an_unknown_study(tmp_path):
     with pytest.raises(study.StudyError, match="no study 'magic'; there are small_space"):
-        studies.make("magic", "shapes10", tmp_path / "x.json")
+        protocols.make("magic", "shapes10", tmp_path / "x.json")
 
 
 # ---- the files that came with the package
@@ -130,24 +170,24 @@ def shipped(name):
 
 def test_the_shipped_small_space_is_whole_and_of_the_protocol():
     runs = shipped("small_space")
-    assert runs.config == study._plain(dataclasses.asdict(studies.SMALL_SPACE))
+    assert runs.config == study._plain(dataclasses.asdict(protocols.SMALL_SPACE))
     keys = [(run["key"]["method"], run["key"]["seed"]) for run in runs.runs]
     assert sorted(keys) == sorted((method, seed) for method in METHODS for seed in range(5))
     for run in runs.runs:
         assert tuple(run["names"]) in small.architectures()
-        assert len(run["history"]) == studies.SMALL_SPACE.epochs_of(run["key"]["method"])
+        assert len(run["history"]) == protocols.SMALL_SPACE.epochs_of(run["key"]["method"])
 
 
 def test_the_shipped_cells_are_cells_and_were_retrained():
     found, judged = shipped("cell_search"), shipped("retrain")
-    assert found.config == study._plain(dataclasses.asdict(studies.CELL_SEARCH))
-    assert judged.config == study._plain(dataclasses.asdict(studies.RETRAIN))
+    assert found.config == study._plain(dataclasses.asdict(protocols.CELL_SEARCH))
+    assert judged.config == study._plain(dataclasses.asdict(protocols.RETRAIN))
     cells = cells_of(found)
     assert len(cells) == 4 * 2 + 3 + 1
     there = {(run["key"]["cell"], run["key"]["seed"]) for run in judged.runs}
     assert there >= {(cell, seed) for cell in cells for seed in range(2)}
     for run in judged.runs:
-        network = Network(cells[run["key"]["cell"]], studies.RETRAIN.channels, 10, studies.RETRAIN.layers)
+        network = Network(cells[run["key"]["cell"]], protocols.RETRAIN.channels, 10, protocols.RETRAIN.layers)
         assert run["parameters"] == n_parameters(network)
 
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from nasedu import study
-from nasedu.study import Study, StudyError
+from nasedu.study import study
+from nasedu.study.study import Study, StudyError
 
 EMPTY = Study("squares", "make squares", "no data", {"power": 2})
 KEYS = [{"method": "a", "seed": 0}, {"method": "a", "seed": 1}, {"method": "b", "seed": 0}]

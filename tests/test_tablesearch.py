@@ -8,9 +8,9 @@ from itertools import product
 import pytest
 import torch
 
-from nasedu import small
-from nasedu.reinforce import advantages, policy_loss
-from nasedu.tablesearch import (
+from nasedu.search.reinforce import advantages, policy_loss
+from nasedu.space import small
+from nasedu.study.table_search import (
     Seen,
     curves,
     digits_of,
@@ -24,7 +24,7 @@ from nasedu.tablesearch import (
     reinforce,
     softmax,
 )
-from nasedu.truth import SMALL, Row, Table
+from nasedu.study.truth import SMALL, Row, Table
 
 METHODS = [random_search, regularised_evolution, reinforce]
 N = 125

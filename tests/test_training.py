@@ -12,12 +12,12 @@ from killing import assert_same, tiny
 from torch import nn
 
 from nasedu import DartsTrainer, History, accuracy, batch_statistics, evaluate, get_dataset
-from nasedu.data import batches
-from nasedu.evaluation import Mean
-from nasedu.history import HistoryError
-from nasedu.images import DatasetError
-from nasedu.search import SearchTrainer
-from nasedu.training import CheckpointError
+from nasedu.data.datasets import batches
+from nasedu.data.images import DatasetError
+from nasedu.search.base import SearchTrainer
+from nasedu.search.evaluation import Mean
+from nasedu.search.history import HistoryError
+from nasedu.search.trainer import CheckpointError
 
 
 class Uniform(SearchTrainer):

@@ -2,16 +2,17 @@
 
 import json
 from dataclasses import replace
-from importlib import resources
+from pathlib import Path
 
 import pytest
 import torch
 
-from nasedu import small, truth
-from nasedu.truth import SMALL, Row, Setting, Table, TruthError
+from nasedu.space import small
+from nasedu.study import truth
+from nasedu.study.truth import SMALL, Row, Setting, Table, TruthError
 
 NAMES = ("conv_3x3", "skip_connect", "none")
-SHIPPED = resources.files("nasedu") / "truth" / "cifar10.json"
+SHIPPED = Path(truth.__file__).parent / "results" / "truth" / "cifar10.json"
 
 
 def row(names=NAMES, seed=0, **changed):
@@ -69,7 +70,9 @@ def test_the_small_table_is_complete():
     assert len(nothing) == 1 and len({row.losses for row in table}) > 80
 
 
-@pytest.mark.skipif(not SHIPPED.is_file(), reason="nasedu/truth/cifar10.json is still being made")
+@pytest.mark.skipif(
+    not SHIPPED.is_file(), reason="nasedu/study/results/truth/cifar10.json is still being made"
+)
 def test_the_shipped_table_is_complete():
     table = truth.load()
     assert len(table) == 375 and table.seeds == [0, 1, 2] and table.missing(range(3)) == []

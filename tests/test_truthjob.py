@@ -12,10 +12,11 @@ import joblib
 import pytest
 import torch
 
-from nasedu import small, truth, truthjob
 from nasedu.cli import main
-from nasedu.images import checksum
-from nasedu.truth import SMALL, Row, TruthError
+from nasedu.data.images import checksum
+from nasedu.space import small
+from nasedu.study import truth, truth_job
+from nasedu.study.truth import SMALL, Row, TruthError
 
 TINY = replace(SMALL, images=16, valid_images=10, test_images=10, channels=2, epochs=1, batch_size=8)
 NAMES = small.architectures()[60:66]
@@ -37,7 +38,7 @@ def one_thread():
 
 
 def make(out, setting=TINY, data="shapes10", names=NAMES, **options):
-    return truthjob.make(setting, data, out, progress=False, names=names, **{"seeds": 1, **options})
+    return truth_job.make(setting, data, out, progress=False, names=names, **{"seeds": 1, **options})
 
 
 def rows(table):
@@ -139,7 +140,7 @@ def test_half_a_row_is_none(monkeypatch):
 
 @pytest.mark.timeout(300)
 def test_a_dask_cluster_gives_the_same_rows(tmp_path, cluster):
-    with truthjob.backend("dask", cluster.scheduler_address, timeout=60):
+    with truth_job.backend("dask", cluster.scheduler_address, timeout=60):
         table = make(tmp_path / "dask.json", seeds=2, jobs=-1)
     assert rows(table) == rows(make(tmp_path / "here.json", seeds=2))
     assert truth.load(tmp_path / "dask.json") == table
@@ -158,7 +159,7 @@ def test_a_backend_that_gives_all_at_once_is_given_a_little_at_a_time():
             drawn.append(number)
             yield joblib.delayed(row_of)(number)
 
-    with joblib.parallel_config("multiprocessing"), closing(truthjob._rows(tasks(), 2)) as found:
+    with joblib.parallel_config("multiprocessing"), closing(truth_job._rows(tasks(), 2)) as found:
         assert next(found).seed == 0 and drawn == [0, 1]
         assert [row.seed for row in found] == [1, 2, 3, 4]
 
@@ -173,7 +174,7 @@ def test_a_backend_that_gives_all_at_once_is_given_a_little_at_a_time():
     ],
 )
 def test_a_backend_that_is_not_there_is_told(name, scheduler, message):
-    with pytest.raises(TruthError, match=message), truthjob.backend(name, scheduler, timeout=0.2):
+    with pytest.raises(TruthError, match=message), truth_job.backend(name, scheduler, timeout=0.2):
         pass
 
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
-from nasedu import widgets
-from nasedu.draw import draw_cell
-from nasedu.figures import Picture, lines
-from nasedu.genotype import Genotype
-from nasedu.ops import PRIMITIVES
-from nasedu.widgets import VIEW, Slider, Stack, explore
+from nasedu.show import sliders
+from nasedu.show.cells import draw_cell
+from nasedu.show.pictures import Picture, lines
+from nasedu.show.sliders import VIEW, Slider, Stack, explore
+from nasedu.space.genotype import Genotype
+from nasedu.space.ops import PRIMITIVES
 
 
 def history(n_epochs: int = 3) -> list[dict]:
@@ -26,9 +26,9 @@ def history(n_epochs: int = 3) -> list[dict]:
 
 
 EXPLORERS = {
-    "xi": lambda: widgets.xi_explorer(),
-    "temperature": lambda: widgets.temperature_explorer(torch.arange(8.0)),
-    "epoch": lambda: widgets.epoch_scrubber(history()),
+    "xi": lambda: sliders.xi_explorer(),
+    "temperature": lambda: sliders.temperature_explorer(torch.arange(8.0)),
+    "epoch": lambda: sliders.epoch_scrubber(history()),
 }
 
 
@@ -56,13 +56,13 @@ def test_the_sliders_move_the_picture_and_nothing_else(name):
     before = view.value
     other = next(value for value in explorer.controls[name].values if value != slider.value)
     slider.value = other
-    assert view.value == widgets._html(explorer.draw(**{name: other})) != before
+    assert view.value == sliders._html(explorer.draw(**{name: other})) != before
     slider.value = explorer.state[name]
     assert view.value == before, "draw is a pure function: the way back gives the first picture"
 
 
 def test_xi_says_its_fixed_point():
-    explorer = widgets.xi_explorer()
+    explorer = sliders.xi_explorer()
     assert explorer.draw(xi=0.5).words.startswith("ξ = 0.5: the fixed point is a = w = 1.")
     assert "to (1.00, 1.00)" in explorer.draw(xi=0.5).words
     assert "to (2.00, 2.00)" in explorer.draw(xi=0).words
@@ -70,7 +70,7 @@ def test_xi_says_its_fixed_point():
 
 def test_the_scrubber_derives_the_cell_of_its_epoch():
     epochs = history()
-    explorer = widgets.epoch_scrubber(epochs, "reduce")
+    explorer = sliders.epoch_scrubber(epochs, "reduce")
     assert explorer.state == {"epoch": 3}
     arch = {label: torch.tensor(matrix) for label, matrix in epochs[1]["arch"].items()}
     derived = draw_cell(Genotype.derive(arch), "reduce", title="Reduction cell derived at epoch 2")
@@ -85,7 +85,7 @@ def test_the_scrubber_derives_the_cell_of_its_epoch():
 
 def test_temperature_keeps_the_logits_it_was_given():
     logits = torch.zeros(8, dtype=torch.float64)
-    explorer = widgets.temperature_explorer(logits)
+    explorer = sliders.temperature_explorer(logits)
     before = explorer.draw(temperature=1).words
     logits[0] = 100.0
     assert explorer.draw(temperature=1).words == before
@@ -125,7 +125,7 @@ def test_live_curves_redraw_with_the_trainers_history():
     class Trainer:
         history = [{"epoch": 1, "train_loss": 1.0}]
 
-    live, trainer = widgets.LiveCurves(), Trainer()
+    live, trainer = sliders.LiveCurves(), Trainer()
     assert live.image.value == b""
     live(trainer)
     first = bytes(live.image.value)

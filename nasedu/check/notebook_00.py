@@ -6,8 +6,8 @@ from functools import partial
 import torch
 
 from nasedu.check.contract import Cases, exercise
-from nasedu.genotype import PUBLISHED, Genotype
-from nasedu.ops import PRIMITIVES, make_op
+from nasedu.space.genotype import PUBLISHED, Genotype
+from nasedu.space.ops import PRIMITIVES, make_op
 
 Pair = tuple[str, int]
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from nasedu import hypergrad
 from nasedu.check.contract import Cases, exercise
+from nasedu.search import hypergrad
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 

@@ -5,11 +5,11 @@ from functools import partial
 
 import torch
 
-from nasedu.cells import DerivedCell
 from nasedu.check.contract import Cases, exercise
-from nasedu.genotype import PUBLISHED, Genotype, edges
-from nasedu.network import n_parameters
-from nasedu.ops import PRIMITIVES, make_op
+from nasedu.space.cells import DerivedCell
+from nasedu.space.genotype import PUBLISHED, Genotype, edges
+from nasedu.space.network import n_parameters
+from nasedu.space.ops import PRIMITIVES, make_op
 
 
 @exercise("the row of an edge", hint="the nodes before node j have 2 + 3 + ... + (j - 1) edges together")

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from nasedu.check.contract import Cases, exercise
-from nasedu.genotype import PUBLISHED, Genotype
-from nasedu.ops import PRIMITIVES
+from nasedu.space.genotype import PUBLISHED, Genotype
+from nasedu.space.ops import PRIMITIVES
 
 SEP3, SEP5, SKIP, MAX = (
     PRIMITIVES.index(name) for name in ("sep_conv_3x3", "sep_conv_5x5", "skip_connect", "max_pool_3x3")

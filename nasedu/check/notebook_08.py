@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 
 from nasedu.check.contract import Cases, exercise
-from nasedu.reinforce import advantages
+from nasedu.search.reinforce import advantages
 
 
 @exercise("the probability of a path", hint="the logarithm of each chosen option's probability; add them")

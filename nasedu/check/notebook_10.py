@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from nasedu.check.contract import Cases, exercise
-from nasedu.data import seeded
+from nasedu.data.datasets import seeded
 
 
 @exercise(

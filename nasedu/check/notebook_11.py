@@ -5,7 +5,7 @@ from itertools import combinations
 from typing import Any
 
 from nasedu.check.contract import Cases, exercise
-from nasedu.small import Names, architectures
+from nasedu.space.small import Names, architectures
 
 
 def _formula(names: Names) -> tuple:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from nasedu.check.contract import Cases, exercise
-from nasedu.small import OPS
+from nasedu.space.small import OPS
 
 
 @exercise("the price of a step", hint="g with create_graph=True; H step is the gradient of (g * step).sum()")

@@ -6,13 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nasedu.baselines import RandomSearch
 from nasedu.check.contract import Cases, exercise
-from nasedu.choice import InputChoice, LayerChoice, points, random_arch
-from nasedu.darts import DartsTrainer
-from nasedu.enas import EnasTrainer
-from nasedu.evaluation import accuracy
-from nasedu.images import ImageDataset
+from nasedu.data.images import ImageDataset
+from nasedu.search.darts import DartsTrainer
+from nasedu.search.enas import EnasTrainer
+from nasedu.search.evaluation import accuracy
+from nasedu.search.random_search import RandomSearch
+from nasedu.space.choice import InputChoice, LayerChoice, points, random_arch
 
 
 @exercise("an input choice", hint="start the sum with torch.zeros_like(inputs[0])")

@@ -1,0 +1,60 @@
+"""Datasets in memory, and batches of them: CIFAR-10, folders of images, shapes10 (drawn by the package)."""
+
+from nasedu.data import download, shapes
+from nasedu.data.datasets import CIFAR10_MEAN, CIFAR10_STD, Augment, batch_at, batches, get_dataset, seeded
+from nasedu.data.download import (
+    CIFAR10_ARCHIVE,
+    CIFAR10_FOLDER,
+    CIFAR10_MD5,
+    CIFAR10_URLS,
+    DownloadError,
+    cache_folder,
+    cifar10_folder,
+    fetch,
+    md5_of,
+    why_offline,
+)
+from nasedu.data.images import (
+    MANY,
+    SUFFIXES,
+    DatasetError,
+    ImageDataset,
+    balanced_order,
+    checksum,
+    crc32,
+    is_image_folder,
+    read_folder,
+    sizes,
+)
+
+__all__ = [
+    "Augment",
+    "CIFAR10_ARCHIVE",
+    "CIFAR10_FOLDER",
+    "CIFAR10_MD5",
+    "CIFAR10_MEAN",
+    "CIFAR10_STD",
+    "CIFAR10_URLS",
+    "DatasetError",
+    "DownloadError",
+    "ImageDataset",
+    "MANY",
+    "SUFFIXES",
+    "balanced_order",
+    "batch_at",
+    "batches",
+    "cache_folder",
+    "checksum",
+    "cifar10_folder",
+    "crc32",
+    "download",
+    "fetch",
+    "get_dataset",
+    "is_image_folder",
+    "md5_of",
+    "read_folder",
+    "seeded",
+    "shapes",
+    "sizes",
+    "why_offline",
+]

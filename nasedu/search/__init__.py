@@ -1,0 +1,90 @@
+"""How to search: DARTS, ENAS, random search, the loop they share, and training from scratch."""
+
+from nasedu.search import hypergrad
+from nasedu.search.base import SearchTrainer, arguments, gap_callback
+from nasedu.search.candidates import Candidate, Reward, SamplingSearch, reward_accuracy
+from nasedu.search.controller import ENAS_OPS, IMPOSSIBLE, MACRO_CONSTANTS, Controller
+from nasedu.search.darts import DartsTrainer
+from nasedu.search.early_stop import hessian_vector, largest_eigenvalue, stop_epoch
+from nasedu.search.enas import EnasTrainer
+from nasedu.search.evaluation import (
+    Mean,
+    Metrics,
+    accuracy,
+    batch_statistics,
+    buffers_kept,
+    evaluate,
+    modes_kept,
+    prefixed,
+    reestimated,
+)
+from nasedu.search.history import History, HistoryError
+from nasedu.search.hypergrad import exact, first_order, implicit, sgd_step, unrolled
+from nasedu.search.pen import Head, Memory, Pen, Sample, Step
+from nasedu.search.plan import CellPart, InputPart, LayerPart, plan_of, shapes_of
+from nasedu.search.random_search import RandomSearch
+from nasedu.search.reinforce import advantages, moving_baseline, policy_loss
+from nasedu.search.relaxation import EDGES, Relaxation, edge_shares, gumbel, gumbel_one_hot
+from nasedu.search.standalone import StandaloneTrainer, cosine, one_cycle
+from nasedu.search.trainer import CheckpointError, Trainer, default_device
+
+__all__ = [
+    "Candidate",
+    "CellPart",
+    "CheckpointError",
+    "Controller",
+    "DartsTrainer",
+    "EDGES",
+    "ENAS_OPS",
+    "EnasTrainer",
+    "Head",
+    "History",
+    "HistoryError",
+    "IMPOSSIBLE",
+    "InputPart",
+    "LayerPart",
+    "MACRO_CONSTANTS",
+    "Mean",
+    "Memory",
+    "Metrics",
+    "Pen",
+    "RandomSearch",
+    "Relaxation",
+    "Reward",
+    "Sample",
+    "SamplingSearch",
+    "SearchTrainer",
+    "StandaloneTrainer",
+    "Step",
+    "Trainer",
+    "accuracy",
+    "advantages",
+    "arguments",
+    "batch_statistics",
+    "buffers_kept",
+    "cosine",
+    "default_device",
+    "edge_shares",
+    "evaluate",
+    "exact",
+    "first_order",
+    "gap_callback",
+    "gumbel",
+    "gumbel_one_hot",
+    "hessian_vector",
+    "hypergrad",
+    "implicit",
+    "largest_eigenvalue",
+    "modes_kept",
+    "moving_baseline",
+    "one_cycle",
+    "plan_of",
+    "policy_loss",
+    "prefixed",
+    "reestimated",
+    "reward_accuracy",
+    "sgd_step",
+    "shapes_of",
+    "stop_epoch",
+    "unrolled",
+]

@@ -1,0 +1,148 @@
+"""What every search shares: a supernet, and the training images in two halves, one for w, one for alpha."""
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nasedu.data.datasets import Augment, batch_at, seeded
+from nasedu.data.images import DatasetError, ImageDataset, crc32
+from nasedu.search.evaluation import Metrics, accuracy, batch_statistics, evaluate, prefixed
+from nasedu.search.trainer import Trainer
+from nasedu.space.choice import choices
+from nasedu.space.derive import discretise
+
+
+class SearchTrainer(Trainer):
+    """What DARTS, ENAS and random search share: a supernet, the training images cut in two halves, one
+    for the weights and one for the architecture, and batches drawn by number.
+
+    `dataset` is an `ImageDataset` or any dataset of (image, label), read once into memory; `augment` is
+    applied to the batches of both halves (DARTS, section 3.1). Raises DatasetError if a half holds no
+    batch.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Callable[[Tensor, Tensor], Tensor],
+        metrics: Metrics,
+        optimizer: torch.optim.Optimizer,
+        num_epochs: int,
+        dataset: Any,
+        batch_size: int = 64,
+        device: torch.device | str | None = None,
+        log_frequency: int | None = None,
+        grad_clip: float = 5.0,
+        *,
+        augment: Callable[[Tensor, torch.Generator | None], Tensor] | None = None,
+        **options: Any,
+    ):
+        super().__init__(model, optimizer, num_epochs, batch_size, device, log_frequency, **options)
+        self.loss, self.metrics, self.grad_clip = loss, metrics, grad_clip
+        self.augment = Augment() if augment is None else augment
+        images = ImageDataset.from_dataset(dataset)
+        half = len(images) // 2
+        if half < batch_size:
+            raise DatasetError(
+                f"{len(images)} images give two halves of {half}, less than one batch of {batch_size}; "
+                "use more images or a smaller batch_size"
+            )
+        order = torch.randperm(len(images), generator=seeded(self.seed))
+        self.train_half = images.take(order[:half]).to(self.device)
+        self.valid_half = images.take(order[half:]).to(self.device)
+        self.batches_per_half = half // batch_size
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        """Tells these images from others; made when a checkpoint first wants it."""
+        halves = self.train_half, self.valid_half
+        return f"{sum(map(len, halves))} images, {crc32(*(half.images for half in halves))}"
+
+    def config(self) -> dict[str, Any]:
+        """See `Trainer.config`; the images and the shapes of the matrices must be the same, too."""
+        shapes = {label: list(shape) for label, shape in choices(self.model).items()}
+        return {**super().config(), "data": self._fingerprint, "choices": shapes}
+
+    def train_batch(self, epoch: int, number: int) -> tuple[Tensor, Tensor]:
+        """Batch `number` of this epoch from the half that trains the weights: x (B, C, H, W), y (B,)."""
+        return self._batch(self.train_half, epoch, number, 1)
+
+    def valid_batch(self, epoch: int, number: int) -> tuple[Tensor, Tensor]:
+        """The same from the half that trains the architecture."""
+        return self._batch(self.valid_half, epoch, number, 2)
+
+    def _batch(self, half: ImageDataset, epoch: int, number: int, stream: int) -> tuple[Tensor, Tensor]:
+        # Past the end of the half a new permutation begins, so that any number of batches can be drawn
+        # in an epoch.
+        turn, number = divmod(number, len(half) // self.batch_size)
+        order = torch.randperm(len(half), generator=seeded(self.seed, epoch, turn, stream))
+        chosen = order[number * self.batch_size : (number + 1) * self.batch_size]
+        return batch_at(
+            half, chosen, self.augment, seeded(self.seed, epoch, turn, number, stream), self.device
+        )
+
+    def weight_step(self, x: Tensor, y: Tensor, arch: Mapping[str, Tensor]) -> dict[str, float]:
+        """One step of the optimizer on the weights, with `arch` held fixed; loss and metrics of the batch."""
+        self.model.train()
+        logits = self.model(x, arch)
+        loss = self.loss(logits, y)
+        self.descend(loss, self.grad_clip)
+        return {"train_loss": loss.item(), **prefixed("train", self.metrics(logits.detach(), y))}
+
+    def score(self, arch: Mapping[str, Tensor], dataset: ImageDataset | None = None) -> dict[str, float]:
+        """Loss and metrics of one architecture in the supernet, on the architecture half or `dataset`.
+
+        By batch statistics; it changes nothing.
+        """
+        images = self.valid_half if dataset is None else dataset
+        with batch_statistics(self.model):
+            return evaluate(
+                lambda x: self.model(x, arch),
+                images,
+                self.loss,
+                self.metrics,
+                max(self.batch_size, 128),
+                self.device,
+            )
+
+
+def arguments(
+    recipe: Any, model: nn.Module, train: ImageDataset, num_epochs: int, seed: int
+) -> dict[str, Any]:
+    """What every search of the course gives its trainer: cross-entropy, accuracy, and SGD with a cosine.
+
+    `recipe` has lr, lr_min, momentum, weight_decay and batch_size: a `jobs.Settings`, a `studies.Protocol`.
+    """
+    optimizer = torch.optim.SGD(
+        model.parameters(), recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+    )
+    return {
+        "model": model,
+        "loss": nn.CrossEntropyLoss(),
+        "metrics": accuracy,
+        "optimizer": optimizer,
+        "scheduler": torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_epochs, recipe.lr_min),
+        "num_epochs": num_epochs,
+        "dataset": train,
+        "batch_size": recipe.batch_size,
+        "seed": seed,
+    }
+
+
+def gap_callback(valid: ImageDataset) -> Callable[[SearchTrainer], None]:
+    """A callback that writes, after each epoch, two accuracies on `valid` into the history.
+
+    "supernet_acc1" is the supernet's with the epoch's matrix, "derived_acc1" its accuracy when cut down to
+    the derived architecture, with the same weights: their difference is the discretisation gap.
+    """
+
+    def measure(trainer: SearchTrainer) -> None:
+        line = trainer.history.epochs[-1]
+        arch = {label: torch.tensor(matrix) for label, matrix in line["arch"].items()}
+        line["supernet_acc1"] = trainer.score(arch, valid)["acc1"]
+        line["derived_acc1"] = trainer.score(discretise(trainer.model, arch), valid)["acc1"]
+
+    return measure

@@ -1,0 +1,179 @@
+"""ENAS: a controller learns, by REINFORCE, to write cells that do well in a supernet.
+
+Pham, Guan, Zoph, Le, Dean, ICML 2018, arXiv:1802.03268, section 2.2 and the released code. One epoch:
+
+    1. the child: for each training batch an architecture from the controller; SGD on the weights it uses
+    2. the controller: several updates, each by several architectures, each rewarded on one validation batch
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nasedu.data.datasets import seeded
+from nasedu.search.candidates import Reward, SamplingSearch
+from nasedu.search.controller import Controller
+from nasedu.search.evaluation import Mean, Metrics, batch_statistics, prefixed
+from nasedu.search.pen import Sample
+from nasedu.search.plan import InputPart
+from nasedu.search.reinforce import advantages, policy_loss
+
+
+class EnasTrainer(SamplingSearch):
+    """Search any model built from `LayerChoice` and `InputChoice` by ENAS, with the keyword names of NNI 2.x.
+
+    `dataset` is cut into two halves, one for the weights and one for the controller's rewards. `optimizer`
+    belongs to the weights. `reward_function(logits, target)` rewards a validation batch, see
+    `reward_accuracy`. `ctrl_kwargs` are arguments of `Controller`, which is trained by Adam with rate
+    `ctrl_lr`, betas (0, 0.999) and eps 1e-3 (released code). An epoch has `ctrl_steps` controller updates
+    (30: released code), each the mean of `ctrl_steps_aggregate` samples. `skip_weight` weighs the
+    controller's `skip_penalty`. `grad_clip` bounds the norm of both gradients (0: no bound). `workers` is
+    accepted and unused: there are no worker processes. Where nothing is said a default is NNI's; the
+    released micro search has baseline_decay=0.99, ctrl_lr=0.0035, ctrl_steps_aggregate=10.
+
+    At the end `n_candidates` samples (10) are scored on the same `candidate_images` images (2000) of the
+    second half, and the best is exported. Keyword-only besides: `augment` and all of `Trainer`.
+
+    A line of the history has train_loss and metrics (of the child's batches), valid_loss and metrics, reward
+    R and entropy (of the controller's), baseline, and "arch": the mean matrices of 100 samples, which is the
+    controller's distribution; with open inputs also skip_rate, the share of them that is taken.
+    """
+
+    kind = "ENAS"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Callable[[Tensor, Tensor], Tensor],
+        metrics: Metrics,
+        reward_function: Reward,
+        optimizer: torch.optim.Optimizer,
+        num_epochs: int,
+        dataset: Any,
+        batch_size: int = 64,
+        workers: int = 4,
+        device: torch.device | str | None = None,
+        log_frequency: int | None = None,
+        grad_clip: float = 5.0,
+        entropy_weight: float = 0.0001,
+        skip_weight: float = 0.8,
+        baseline_decay: float = 0.999,
+        ctrl_lr: float = 0.00035,
+        ctrl_steps_aggregate: int = 20,
+        ctrl_kwargs: Mapping[str, Any] | None = None,
+        *,
+        ctrl_steps: int = 30,
+        **options: Any,
+    ):
+        common = (model, loss, metrics, optimizer, num_epochs, dataset)
+        options = {"reward_function": reward_function, **options}
+        super().__init__(*common, batch_size, device, log_frequency, grad_clip, **options)
+        self.controller = Controller.for_model(
+            model, **{"generator": seeded(self.seed, 3), **(ctrl_kwargs or {})}
+        )
+        for name, number in (("ctrl_steps", ctrl_steps), ("ctrl_steps_aggregate", ctrl_steps_aggregate)):
+            if not isinstance(number, int) or number < 1:
+                raise ValueError(f"{name} must be a whole number from 1 up, got {number!r}")
+        self.entropy_weight, self.skip_weight = entropy_weight, skip_weight
+        self.baseline_decay, self.ctrl_steps_aggregate = baseline_decay, ctrl_steps_aggregate
+        self.ctrl_optimizer = torch.optim.Adam(
+            self.controller.parameters(), lr=ctrl_lr, betas=(0.0, 0.999), eps=1e-3
+        )
+        self.baseline: float | None = None
+        self.child_steps = self.batches_per_half
+        self.steps_per_epoch = self.child_steps + ctrl_steps
+        self._settings = {
+            "controller": f"{ctrl_lr} {ctrl_steps_aggregate} {baseline_decay} {dict(ctrl_kwargs or {})}",
+            "weights": f"entropy {entropy_weight}, skip {skip_weight}",
+        }
+        self._child_archs: tuple[int, Sample] | None = None
+
+    # One epoch.
+
+    def train_step(self, epoch: int, step: int) -> dict[str, float]:
+        """First the steps of the child, one for each training batch, then those of the controller."""
+        if step < self.child_steps:
+            return self.child_step(epoch, step)
+        return self.controller_step(epoch, step - self.child_steps)
+
+    def child_step(self, epoch: int, number: int) -> dict[str, float]:
+        """One step on the weights of one sampled architecture, on training batch `number`."""
+        if self._child_archs is None or self._child_archs[0] != epoch:
+            # The controller does not move in this phase, so the whole epoch can be drawn at once.
+            self._child_archs = epoch, self._draw(self.child_steps, epoch, 4)
+        return self.weight_step(*self.train_batch(epoch, number), self._child_archs[1][number])
+
+    def controller_step(self, epoch: int, number: int) -> dict[str, float]:
+        """One update of the controller by REINFORCE; the weights of the model stay as they are."""
+        n = self.ctrl_steps_aggregate
+        sample = self.controller.sample(n, seeded(self.seed, epoch, 0, number, 5))
+        rewards, mean = torch.zeros(n), Mean()
+        with torch.no_grad(), batch_statistics(self.model):
+            for i in range(n):
+                x, y = self.valid_batch(epoch, number * n + i)
+                logits = self.model(x, sample[i])
+                rewards[i] = float(self.reward_function(logits, y))
+                mean.add({"loss": self.loss(logits, y).item(), **self.metrics(logits, y)})
+        rewards += self.entropy_weight * sample.entropy.detach()
+        advantage, self.baseline = advantages(rewards, self.baseline, self.baseline_decay)
+        loss = policy_loss(sample.log_prob, advantage) + self.skip_weight * sample.skip_penalty.mean()
+        self.ctrl_optimizer.zero_grad()
+        loss.backward()
+        if self.grad_clip > 0:
+            nn.utils.clip_grad_norm_(self.controller.parameters(), self.grad_clip)
+        self.ctrl_optimizer.step()
+        numbers = {"reward": rewards.mean().item(), "entropy": sample.entropy.mean().item()}
+        return {**prefixed("valid", mean.value()), **numbers}
+
+    def _draw(self, n: int, epoch: int, stream: int) -> Sample:
+        with torch.no_grad():
+            return self.controller.sample(n, seeded(self.seed, epoch, 0, 0, stream))
+
+    # What the search has found.
+
+    def arch(self, n: int = 100) -> dict[str, Tensor]:
+        """The mean matrices of n samples: the controller's distribution now. A cell's node sums to 2."""
+        sample = self._draw(n, self.epoch, 6)
+        return {label: matrices.mean(dim=0) for label, matrices in sample.arch.items()}
+
+    def propose(self, n: int) -> list[dict[str, Tensor]]:
+        """Draw n architectures from the controller as it is now."""
+        sample = self._draw(n, self.epoch, 7)
+        return [sample[i] for i in range(n)]
+
+    # For the history and the checkpoint.
+
+    def end_epoch(self) -> dict[str, Any]:
+        """The baseline and the controller's distribution, for the history."""
+        arch = self.arch()
+        line: dict[str, Any] = {"baseline": self.baseline}
+        open_rows = [
+            arch[part.label][part.row]
+            for part in self.controller.plan
+            if isinstance(part, InputPart) and part.n_chosen is None
+        ]
+        if open_rows:
+            line["skip_rate"] = torch.cat(open_rows).mean().item()
+        return {**line, "arch": {label: matrix.tolist() for label, matrix in arch.items()}}
+
+    def config(self) -> dict[str, Any]:
+        """See `Trainer.config`."""
+        return {**super().config(), **self._settings}
+
+    def extra_state(self) -> dict[str, Any]:
+        """The controller, its optimizer and the baseline."""
+        return {
+            "controller": self.controller.state_dict(),
+            "ctrl_optimizer": self.ctrl_optimizer.state_dict(),
+            "baseline": self.baseline,
+        }
+
+    def load_extra_state(self, state: Mapping[str, Any]) -> None:
+        """Take controller, optimizer and baseline back."""
+        super().load_extra_state(state)
+        self.controller.load_state_dict(state["controller"])
+        self.ctrl_optimizer.load_state_dict(state["ctrl_optimizer"])
+        self.baseline = state["baseline"]
+        self._child_archs = None

@@ -1,0 +1,289 @@
+"""The training loop that every trainer shares: epochs, schedule, history, checkpoint and resume, Ctrl-C.
+
+A run is a function of its seed. Whatever is random in step s of epoch e (the batch, its crops, dropout) is
+drawn from a generator made from (seed, e, s), so a checkpoint needs no random state, and a run that was
+killed and resumed gives bit for bit what an undisturbed one gives.
+"""
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from nasedu.data.datasets import seeded
+from nasedu.files import whole
+from nasedu.search.evaluation import Mean
+from nasedu.search.history import History
+
+FORMAT = "nasedu-checkpoint"
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint can't be read, or belongs to another run; the message says which and what to do."""
+
+
+def default_device() -> torch.device:
+    """The first GPU where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+class Trainer:
+    """The loop: `num_epochs` epochs of `steps_per_epoch` calls of `train_step`. Subclasses say what a
+    step is.
+
+    `fit()` returns a `History`. Ctrl-C ends it after the step at hand, saves the checkpoint and returns
+    the history so far; `fit()` again goes on from there. With `checkpoint`, a path, the state is saved
+    there every `checkpoint_every` steps and after each epoch, and a file that is already there is
+    resumed from. `scheduler` (a torch LRScheduler) is stepped once an epoch. Each of `callbacks` is
+    called with the trainer after each epoch. `log_frequency` prints a line every so many steps.
+    `progress` shows a bar (default: on a terminal).
+    """
+
+    kind = "Trainer"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        num_epochs: int,
+        batch_size: int = 64,
+        device: torch.device | str | None = None,
+        log_frequency: int | None = None,
+        *,
+        scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
+        seed: int = 0,
+        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_every: int = 100,
+        callbacks: Sequence[Callable[[Any], None]] = (),
+        progress: bool | None = None,
+    ):
+        for name, number in (("num_epochs", num_epochs), ("batch_size", batch_size)):
+            if not isinstance(number, int) or number < 1:
+                raise ValueError(f"{name} must be a whole number from 1 up, got {number!r}")
+        self.device = torch.device(device) if device is not None else default_device()
+        self.model = model.to(self.device).to(memory_format=torch.channels_last)
+        self.optimizer, self.scheduler = optimizer, scheduler
+        self.num_epochs, self.batch_size, self.seed = num_epochs, batch_size, seed
+        self.log_frequency, self.callbacks = log_frequency, tuple(callbacks)
+        self.checkpoint = Path(checkpoint) if checkpoint is not None else None
+        self.checkpoint_every = checkpoint_every
+        self.progress = sys.stderr.isatty() if progress is None else progress
+        self.epoch = self.step = 0
+        self.mean = Mean()
+        self.history = History()
+        self._started = self._only_whole = False
+
+    # What a subclass says.
+
+    steps_per_epoch: int
+
+    def train_step(self, epoch: int, step: int) -> Mapping[str, float]:
+        """Do one step and return numbers to average over the epoch."""
+        raise NotImplementedError
+
+    def descend(self, loss: Tensor, grad_clip: float) -> None:
+        """One step of the optimizer down `loss`, the gradient's norm bounded by `grad_clip` (0: no bound)."""
+        self.optimizer.zero_grad()
+        loss.backward()
+        if grad_clip > 0:
+            nn.utils.clip_grad_norm_(self.model.parameters(), grad_clip)
+        self.optimizer.step()
+
+    def end_epoch(self) -> dict[str, Any]:
+        """More to write into this epoch's line of the history; must change nothing."""
+        return {}
+
+    def config(self) -> dict[str, Any]:
+        """What must be the same for a checkpoint to be resumed: plain numbers and strings."""
+        return {
+            "trainer": self.kind,
+            "num_epochs": self.num_epochs,
+            "batch_size": self.batch_size,
+            "seed": self.seed,
+            "steps_per_epoch": self.steps_per_epoch,
+        }
+
+    def extra_state(self) -> dict[str, Any]:
+        """Tensors, optimizer states and numbers of the subclass that a checkpoint must hold."""
+        return {}
+
+    def load_extra_state(self, state: Mapping[str, Any]) -> None:
+        """Take back what `extra_state` gave."""
+
+    def finished(self) -> bool:
+        """Is there nothing left to do?"""
+        return self.epoch >= self.num_epochs
+
+    # The loop.
+
+    def fit(self) -> History:
+        """Train to the end, or to Ctrl-C; return the history. Called again, go on where it stopped."""
+        if not self._started and self.checkpoint is not None and self.checkpoint.exists():
+            self.load(self.checkpoint)
+            if not self.finished():
+                print(f"resuming {self.checkpoint} at epoch {self.epoch + 1}, step {self.step + 1}")
+        self._started = True
+        gpus = [self.device] if self.device.type == "cuda" else []
+        bar = tqdm(
+            total=self.num_epochs * self.steps_per_epoch,
+            initial=self.epoch * self.steps_per_epoch + self.step,
+            desc=self.kind,
+            unit="step",
+            disable=not self.progress,
+        )
+        # The steps seed torch's global generator (for dropout); the caller's own state is put back.
+        with _interruptible() as interrupted, torch.random.fork_rng(devices=gpus), bar:
+            while not self.finished():
+                started = time.perf_counter()
+                while self.step < self.steps_per_epoch and not interrupted():
+                    self._one_step()
+                    bar.update()
+                    bar.set_postfix(
+                        {k: f"{v:.3f}" for k, v in list(self.mean.value().items())[:3]}, refresh=False
+                    )
+                self.history.seconds += time.perf_counter() - started
+                if self.step < self.steps_per_epoch:
+                    return self._stopped()
+                self._finish_epoch(bar)
+        return self.history
+
+    def fit_to_the_end(self) -> History:
+        """As `fit`, for a job whose runs count only as a whole: Ctrl-C raises KeyboardInterrupt."""
+        self._only_whole = True
+        return self.fit()
+
+    def _one_step(self) -> None:
+        torch.manual_seed(seeded(self.seed, self.epoch, self.step).initial_seed())
+        self.mean.add(self.train_step(self.epoch, self.step))
+        self.step += 1
+        if self.log_frequency and self.step % self.log_frequency == 0:
+            numbers = "  ".join(f"{name} {value:.4f}" for name, value in self.mean.value().items())
+            tqdm.write(
+                f"epoch {self.epoch + 1}/{self.num_epochs}  "
+                f"step {self.step}/{self.steps_per_epoch}  {numbers}"
+            )
+        if (
+            self.checkpoint is not None
+            and self.step % self.checkpoint_every == 0
+            and self.step < self.steps_per_epoch
+        ):
+            self.save(self.checkpoint)
+
+    def _finish_epoch(self, bar: tqdm) -> None:
+        line = {"epoch": self.epoch + 1, "lr": self.optimizer.param_groups[0]["lr"]}
+        self.history.epochs.append({**line, **self.mean.value(), **self.end_epoch()})
+        self.epoch, self.step, self.mean = self.epoch + 1, 0, Mean()
+        if self.scheduler is not None:
+            self.scheduler.step()
+        # Before the checkpoint, so that what a callback adds to the history is not lost with the process.
+        for callback in self.callbacks:
+            callback(self)
+        if self.checkpoint is not None:
+            self.save(self.checkpoint)
+
+    def _stopped(self) -> History:
+        if self._only_whole:
+            raise KeyboardInterrupt
+        kept = "fit() goes on from here"
+        if self.checkpoint is not None:
+            self.save(self.checkpoint)
+            kept = f"saved {self.checkpoint}; fit() goes on from there"
+        print(f"interrupted at epoch {self.epoch + 1}, after step {self.step}/{self.steps_per_epoch}: {kept}")
+        return self.history
+
+    # Checkpoints.
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything a resumed run needs to `path`: whole or not at all, even if killed in between."""
+        state = {
+            "format": FORMAT,
+            "config": self.config(),
+            "epoch": self.epoch,
+            "step": self.step,
+            "mean": self.mean.state,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict() if self.scheduler is not None else None,
+            "extra": self.extra_state(),
+            "history": self.history.to_json(),
+        }
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with whole(path) as temporary, open(temporary, "wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def load(self, path: str | os.PathLike[str]) -> None:
+        """Take the state back that `save` wrote.
+
+        Raises CheckpointError, changing nothing, if the file is broken or belongs to another run.
+        """
+        try:
+            state = torch.load(path, map_location=self.device, weights_only=True)
+        except FileNotFoundError:
+            raise
+        except Exception as error:  # torch.load raises many kinds for a broken file
+            raise CheckpointError(
+                f"{path} is no readable checkpoint ({type(error).__name__}: {str(error):.200}); "
+                "remove it to start anew, or give another path"
+            ) from error
+        if not isinstance(state, dict) or state.get("format") != FORMAT:
+            raise CheckpointError(f"{path} is a torch file, but no nasedu checkpoint; give another path")
+        ours, theirs = self.config(), state["config"]
+        differing = [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)]
+        if differing:
+            saved = {key: theirs.get(key) for key in differing}
+            wanted = {key: ours.get(key) for key in differing}
+            raise CheckpointError(
+                f"{path} belongs to another run: it has {saved}, this run has {wanted}; "
+                "use the same arguments, remove the file, or give another path"
+            )
+        if (self.scheduler is None) != (state["scheduler"] is None):
+            raise CheckpointError(
+                f"{path} was saved {'without' if self.scheduler else 'with'} a scheduler; use the same"
+            )
+        shapes = [
+            {name: tuple(t.shape) for name, t in s.items()} for s in (self.model.state_dict(), state["model"])
+        ]
+        if shapes[0] != shapes[1]:
+            names = [
+                name for name in {**shapes[0], **shapes[1]} if shapes[0].get(name) != shapes[1].get(name)
+            ]
+            raise CheckpointError(f"{path} holds the weights of another model: {', '.join(names[:5])} differ")
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.scheduler is not None:
+            self.scheduler.load_state_dict(state["scheduler"])
+        self.load_extra_state(state["extra"])
+        self.epoch, self.step, self.mean = state["epoch"], state["step"], Mean(state["mean"])
+        self.history = History.from_json(state["history"])
+
+
+@contextmanager
+def _interruptible() -> Iterator[Callable[[], bool]]:
+    """Catch the first Ctrl-C in a flag that the loop asks for; a second raises KeyboardInterrupt."""
+    seen: list[int] = []
+
+    def handler(signum: int, frame: object) -> None:
+        if seen:
+            raise KeyboardInterrupt
+        seen.append(signum)
+
+    # Only the main thread may set handlers; elsewhere Ctrl-C goes to the main thread anyway.
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    previous = signal.signal(signal.SIGINT, handler)
+    try:
+        yield lambda: bool(seen)
+    finally:
+        signal.signal(signal.SIGINT, previous)

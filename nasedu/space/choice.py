@@ -1,0 +1,281 @@
+"""The two decision points of a search space, and the architecture that decides them.
+
+An architecture is a dict of matrices, label -> (rows, columns). A `LayerChoice` weighs candidate layers with
+one row of the matrix of its label, an `InputChoice` weighs candidate inputs. Both take the architecture as an
+argument:
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            candidates = {"3x3": nn.Conv2d(3, 8, 3, padding=1), "5x5": nn.Conv2d(3, 8, 5, padding=2)}
+            self.conv = LayerChoice(candidates, "conv")
+
+        def forward(self, x, arch):
+            return self.conv(x, arch)
+
+    choices(Net())                                       # {"conv": (1, 2)}
+    Net()(x, {"conv": torch.tensor([[0.3, 0.7]])})       # 0.3 conv3x3(x) + 0.7 conv5x5(x)
+
+Points that share a label and a row share their weights: in a DARTS supernet every normal cell has 14
+`LayerChoice`s with the label "normal", one per row.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.forward_ad import unpack_dual
+from torch.func import debug_unwrap
+
+from nasedu.space.ops import Zero
+
+Arch = Mapping[str, Tensor]
+
+
+class Sampled(dict[str, Tensor]):
+    """An architecture whose zeros are meant: their layers are not run, even where it is differentiated.
+
+    What GDAS needs (Dong, Yang, CVPR 2019, arXiv:1910.04465): one operation runs on each edge, and the
+    gradient reaches the logits through that one's weight. A plain dict runs all, since a weight of zero has a
+    derivative too.
+    """
+
+
+class ArchError(ValueError):
+    """An architecture does not fit the model it is given to."""
+
+
+class _Point(nn.Module):
+    """What the two decision points have in common: a label, a row, and the weights found there."""
+
+    def __init__(self, label: str, row: int):
+        super().__init__()
+        if not isinstance(label, str) or not label:
+            raise ValueError(f"a decision point needs a label, a non-empty string, got {label!r}")
+        if row < 0:
+            raise ValueError(f"a decision point's row counts from 0, got {row}")
+        self.label = label
+        self.row = row
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the candidates, one per column."""
+        raise NotImplementedError
+
+    def weights(self, arch: Arch) -> Sequence[Tensor | float]:
+        """This point's weights, one per candidate.
+
+        Where the row is being differentiated they are tensors, and all of them matter: a weight of zero has a
+        derivative too (but see `Sampled`). Where it is not they are plain numbers, and a zero can be left
+        out.
+        """
+        if self.label not in arch:
+            raise ArchError(f"the architecture lacks the label {self.label!r}; it has {sorted(arch)}")
+        matrix = arch[self.label]
+        shape = _shape(matrix)
+        if isinstance(shape, str) or len(shape) != 2 or shape[0] <= self.row or shape[1] != len(self.names):
+            raise ArchError(
+                f"this point wants row {self.row} of a matrix with {len(self.names)} columns "
+                f"({', '.join(self.names)}) as arch[{self.label!r}], got {shape}"
+            )
+        row = matrix[self.row]
+        if not _is_differentiated(matrix):
+            return [float(weight) for weight in row.tolist()]
+        if isinstance(arch, Sampled):
+            return [weight if value else 0.0 for weight, value in zip(row, row.tolist(), strict=True)]
+        return row.unbind()
+
+
+def _is_differentiated(matrix: Tensor) -> bool:
+    """Is a derivative with respect to `matrix` being taken: by autograd, in forward mode, or by torch.func?
+
+    `requires_grad` alone does not say: it is False in an inner `grad` over the weights while an outer one
+    differentiates the architecture, and True under `torch.no_grad()`.
+    """
+    by_autograd = matrix.requires_grad and torch.is_grad_enabled()
+    return by_autograd or unpack_dual(matrix).tangent is not None or debug_unwrap(matrix) is not matrix
+
+
+def _shape(matrix: object) -> tuple[int, ...] | str:
+    """The shape of a tensor, the name of the type of anything else."""
+    return tuple(matrix.shape) if isinstance(matrix, Tensor) else type(matrix).__name__
+
+
+class LayerChoice(_Point):
+    """Which layer? The sum of the candidates' outputs, each times its weight in row `row` of `arch[label]`.
+
+    Candidates are a mapping name -> module or a sequence of modules (then named "0", "1", ...); their outputs
+    must have one shape. A candidate of weight zero is not run, unless the row is differentiated. `node`
+    groups the rows of a cell: of all rows with the same node only two stay in a derived cell (None: the row
+    stands alone, and one candidate stays). DARTS, arXiv:1806.09055, eq. 2.
+    """
+
+    def __init__(
+        self,
+        candidates: Mapping[str, nn.Module] | Sequence[nn.Module],
+        label: str,
+        row: int = 0,
+        node: int | None = None,
+    ):
+        super().__init__(label, row)
+        if not isinstance(candidates, Mapping):
+            candidates = {str(i): layer for i, layer in enumerate(candidates)}
+        if not candidates:
+            raise ValueError(f"the LayerChoice {label!r} has no candidates; give it one layer or more")
+        self.layers = nn.ModuleDict(candidates)
+        self.node = node
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the candidates, one per column."""
+        return tuple(self.layers)
+
+    def forward(self, x: Tensor, arch: Arch) -> Tensor:
+        """Weigh and add the candidates' outputs. Raises ArchError for a row of zeros without a "none"."""
+        total = self.weighted_sum(x, arch)
+        if isinstance(total, Tensor):
+            return total
+        for layer in self.layers.values():
+            if isinstance(layer, Zero):
+                return layer(x)
+        raise ArchError(
+            f"row {self.row} of {self.label!r} is all zeros: a layer must be chosen from {self.names}"
+        )
+
+    def weighted_sum(self, x: Tensor, arch: Arch) -> Tensor | int:
+        """As `forward`, but where nothing is run the answer is the number 0, which adds to any tensor.
+
+        Zeros ("none") are not added: the sum and its gradient are the same without them.
+        """
+        pairs = zip(self.weights(arch), self.layers.values(), strict=True)
+        return sum(
+            weight * layer(x)
+            for weight, layer in pairs
+            if not isinstance(layer, Zero) and not (isinstance(weight, float) and weight == 0.0)
+        )
+
+
+class InputChoice(_Point):
+    """Which inputs? The sum of the inputs, each times its weight in row `row` of `arch[label]`.
+
+    `n_chosen` of the `n_candidates` inputs stay in a derived architecture; None leaves the number open (none
+    at all is allowed, and gives zeros), as the skip connections of ENAS's macro space want it
+    (arXiv:1802.03268, section 2.3).
+    """
+
+    def __init__(self, n_candidates: int, n_chosen: int | None = 1, label: str = "", row: int = 0):
+        super().__init__(label, row)
+        if n_candidates < 1:
+            raise ValueError(f"the InputChoice {label!r} needs one candidate or more, got {n_candidates}")
+        if n_chosen is not None and not 1 <= n_chosen <= n_candidates:
+            raise ValueError(f"the InputChoice {label!r} can't choose {n_chosen} of {n_candidates} inputs")
+        self.n_candidates = n_candidates
+        self.n_chosen = n_chosen
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The inputs' numbers, "0", "1", ..., one per column."""
+        return tuple(str(i) for i in range(self.n_candidates))
+
+    def forward(self, inputs: Sequence[Tensor], arch: Arch) -> Tensor:
+        """Weigh and add `inputs`, tensors of one shape; zeros of that shape where none is chosen."""
+        if len(inputs) != self.n_candidates:
+            raise ArchError(
+                f"the InputChoice {self.label!r} wants {self.n_candidates} inputs, got {len(inputs)}"
+            )
+        pairs = zip(self.weights(arch), inputs, strict=True)
+        total = sum(w * x for w, x in pairs if not (isinstance(w, float) and w == 0.0))
+        return total if isinstance(total, Tensor) else torch.zeros_like(inputs[0])
+
+
+def points(model: nn.Module) -> dict[str, list[LayerChoice | InputChoice]]:
+    """The decision points of a model: label -> one point per row, in the order of the rows.
+
+    Points that share label and row share a decision, so the first of them stands for all. Raises ArchError
+    where they do not agree on their candidates, or where a row is missing.
+    """
+    found: dict[str, dict[int, LayerChoice | InputChoice]] = {}
+    for module in model.modules():
+        if not isinstance(module, LayerChoice | InputChoice):
+            continue
+        rows = found.setdefault(module.label, {})
+        first = rows.setdefault(module.row, module)
+        other = next(iter(rows.values()))
+        if _decision(first) != _decision(module):
+            raise ArchError(
+                f"the points that share the label {module.label!r} and row {module.row} must agree: one is "
+                f"{_decision(first)}, another {_decision(module)}; give them different labels or rows"
+            )
+        if len(other.names) != len(module.names):
+            raise ArchError(
+                f"the rows of {module.label!r} must have one number of candidates: one has {other.names}, "
+                f"another {module.names}; give them different labels"
+            )
+    for label, rows in found.items():
+        if sorted(rows) != list(range(len(rows))):
+            raise ArchError(
+                f"the rows of {label!r} must count 0, 1, 2, ... without a gap, got {sorted(rows)}"
+            )
+    return {label: [rows[i] for i in range(len(rows))] for label, rows in found.items()}
+
+
+def _decision(point: LayerChoice | InputChoice) -> tuple:
+    return type(point).__name__, point.names, point.n_chosen if isinstance(point, InputChoice) else point.node
+
+
+def choices(model: nn.Module) -> dict[str, tuple[int, int]]:
+    """What there is to decide in a model: label -> shape (rows, columns) of its matrix."""
+    return {label: (len(rows), len(rows[0].names)) for label, rows in points(model).items()}
+
+
+def check_shapes(shapes: Mapping[str, tuple[int, int]], arch: Arch) -> None:
+    """Raise ArchError unless `arch` has exactly the labels of `shapes`, and tensors of these shapes."""
+    if set(arch) != set(shapes):
+        raise ArchError(f"the architecture has the labels {sorted(arch)}, the model wants {sorted(shapes)}")
+    for label, shape in shapes.items():
+        if _shape(arch[label]) != tuple(shape):
+            raise ArchError(
+                f"arch[{label!r}] must be a tensor of shape {tuple(shape)}, got {_shape(arch[label])}"
+            )
+
+
+def check_arch(shapes: Mapping[str, tuple[int, int]], arch: Arch) -> None:
+    """As `check_shapes`, and raise ArchError for a number that is not finite, too."""
+    check_shapes(shapes, arch)
+    for label, matrix in arch.items():
+        if not bool(torch.isfinite(matrix.detach()).all()):
+            raise ArchError(f"the architecture's matrix {label!r} holds numbers that are not finite")
+
+
+def random_arch(model: nn.Module, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+    """Draw an architecture uniformly, as zeros and ones (float32, on the CPU).
+
+    A plain `LayerChoice` gets one candidate; a node of a cell gets two different inputs, each with one
+    operation other than "none"; an `InputChoice` gets `n_chosen` inputs, or a coin flip for each where the
+    number is open.
+    """
+
+    def pick(n: int, k: int) -> list[int]:
+        return torch.randperm(n, generator=generator)[:k].tolist()
+
+    arch = {}
+    for label, rows in points(model).items():
+        matrix = torch.zeros(len(rows), len(rows[0].names))
+        nodes: dict[int, list[int]] = {}
+        for i, point in enumerate(rows):
+            if isinstance(point, InputChoice):
+                if point.n_chosen is None:
+                    matrix[i] = torch.randint(2, (point.n_candidates,), generator=generator).float()
+                else:
+                    matrix[i, pick(point.n_candidates, point.n_chosen)] = 1.0
+            elif point.node is None:
+                matrix[i, pick(len(point.names), 1)] = 1.0
+            else:
+                nodes.setdefault(point.node, []).append(i)
+        for node_rows in nodes.values():
+            for chosen in pick(len(node_rows), 2):
+                i = node_rows[chosen]
+                real = [column for column, name in enumerate(rows[i].names) if name != "none"]
+                matrix[i, real[pick(len(real), 1)[0]]] = 1.0
+        arch[label] = matrix
+    return arch

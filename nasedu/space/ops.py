@@ -1,0 +1,159 @@
+"""The candidate operations of a cell, by name.
+
+Every operation maps a feature map of shape (B, C, H, W) to (B, C, H/stride, W/stride), so that any of them
+fits on any edge. The names and their order are those of DARTS (Liu, Simonyan, Yang 2019, arXiv:1806.09055,
+section 3.1).
+
+An operation exists in two forms. In the *search*, its batch norms have no scale and shift (a scale would let
+a large weight undo a small alpha) and a pool is followed by a batch norm, so that all candidates arrive in
+the sum at the same size. In the *derived* network batch norms are affine and a pool is just a pool.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from nasedu.space.fast_ops import AvgPool, DilatedConv, MaxPool, ReLU
+
+PRIMITIVES = (
+    "none",
+    "max_pool_3x3",
+    "avg_pool_3x3",
+    "skip_connect",
+    "sep_conv_3x3",
+    "sep_conv_5x5",
+    "dil_conv_3x3",
+    "dil_conv_5x5",
+)
+
+Factory = Callable[[int, int, bool], nn.Module]
+_REGISTRY: dict[str, Factory] = {}
+
+
+def register(name: str) -> Callable[[Factory], Factory]:
+    """Register `factory(channels, stride, affine) -> module` as `name`; a name twice is a ValueError."""
+
+    def add(factory: Factory) -> Factory:
+        if name in _REGISTRY:
+            raise ValueError(f"operation {name!r} is registered already; choose another name")
+        _REGISTRY[name] = factory
+        return factory
+
+    return add
+
+
+def known() -> frozenset[str]:
+    """The names of all registered operations."""
+    return frozenset(_REGISTRY)
+
+
+def make_op(name: str, channels: int, stride: int = 1, search: bool = True) -> nn.Module:
+    """Build the operation `name` for feature maps with `channels` channels.
+
+    `search=True` gives the supernet's form (batch norm without affine, batch norm after a pool),
+    `search=False` the derived network's. Raises KeyError for an unknown name.
+    """
+    if name not in _REGISTRY:
+        raise KeyError(
+            f"unknown operation {name!r}; known are {', '.join(sorted(_REGISTRY))}; add one with ops.register"
+        )
+    op = _REGISTRY[name](channels, stride, not search)
+    if search and "pool" in name:
+        return nn.Sequential(op, nn.BatchNorm2d(channels, affine=False))
+    return op
+
+
+class Zero(nn.Module):
+    """The operation `none`: zeros of the shape that the other operations give, (B, C, H/stride, W/stride)."""
+
+    def __init__(self, stride: int):
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> zeros."""
+        return torch.zeros_like(x[:, :, :: self.stride, :: self.stride])
+
+
+class FactorizedReduce(nn.Module):
+    """Halve height and width: two 1x1 convolutions, each of every second pixel, the second one pixel on.
+
+    So half of the channels see the pixels (0, 0), (0, 2), ..., the other half (1, 1), (1, 3), ...; `c_out`
+    must be even. The pixels are picked by slices and not by a stride: torch 2.14's CPU library writes past
+    its memory in the weight gradient of a 1x1 convolution of stride 2 with fewer than 8 channels in
+    channels-last memory, on CPUs without AVX-512. The numbers are the same.
+    """
+
+    def __init__(self, c_in: int, c_out: int, affine: bool):
+        super().__init__()
+        if c_out % 2:
+            raise ValueError(
+                f"FactorizedReduce makes two halves, so it wants an even number of channels, got {c_out}"
+            )
+        self.relu = ReLU()
+        self.conv_1 = nn.Conv2d(c_in, c_out // 2, 1, bias=False)
+        self.conv_2 = nn.Conv2d(c_in, c_out // 2, 1, bias=False)
+        self.bn = nn.BatchNorm2d(c_out, affine=affine)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, c_in, H, W) -> (B, c_out, H/2, W/2); H and W must be even."""
+        if x.shape[2] % 2 or x.shape[3] % 2:
+            raise ValueError(
+                f"a reduction halves the feature map, but this one is {x.shape[2]}x{x.shape[3]}; "
+                "choose an input size that can be halved twice, such as 32"
+            )
+        x = self.relu(x)
+        even, odd = x[:, :, ::2, ::2], x[:, :, 1::2, 1::2]
+        return self.bn(torch.cat([self.conv_1(even), self.conv_2(odd)], dim=1))
+
+
+def relu_conv_bn(c_in: int, c_out: int, affine: bool) -> nn.Sequential:
+    """ReLU, 1x1 convolution, batch norm: brings a cell's input to the cell's own number of channels."""
+    return nn.Sequential(
+        nn.ReLU(), nn.Conv2d(c_in, c_out, 1, bias=False), nn.BatchNorm2d(c_out, affine=affine)
+    )
+
+
+def _then_pointwise(depthwise: nn.Module, c: int, affine: bool) -> list[nn.Module]:
+    """ReLU, a convolution of each channel alone, a 1x1 convolution that mixes channels, batch norm."""
+    return [ReLU(), depthwise, nn.Conv2d(c, c, 1, bias=False), nn.BatchNorm2d(c, affine=affine)]
+
+
+def _sep_conv(kernel: int) -> Factory:
+    def make(c: int, stride: int, affine: bool) -> nn.Module:
+        # Twice, as in DARTS and NASNet; the stride is in the first.
+        depthwise = [nn.Conv2d(c, c, kernel, s, kernel // 2, groups=c, bias=False) for s in (stride, 1)]
+        return nn.Sequential(*(layer for one in depthwise for layer in _then_pointwise(one, c, affine)))
+
+    return make
+
+
+def _dil_conv(kernel: int) -> Factory:
+    return lambda c, stride, affine: nn.Sequential(
+        *_then_pointwise(DilatedConv(c, kernel, stride), c, affine)
+    )
+
+
+def _conv(kernel: int) -> Factory:
+    def make(c: int, stride: int, affine: bool) -> nn.Module:
+        convolution = nn.Conv2d(c, c, kernel, stride, kernel // 2, bias=False)
+        return nn.Sequential(ReLU(), convolution, nn.BatchNorm2d(c, affine=affine))
+
+    return make
+
+
+register("none")(lambda c, stride, affine: Zero(stride))
+register("max_pool_3x3")(lambda c, stride, affine: MaxPool(stride))
+register("avg_pool_3x3")(lambda c, stride, affine: AvgPool(stride))
+register("skip_connect")(
+    lambda c, stride, affine: nn.Identity() if stride == 1 else FactorizedReduce(c, c, affine)
+)
+register("sep_conv_3x3")(_sep_conv(3))
+register("sep_conv_5x5")(_sep_conv(5))
+register("sep_conv_7x7")(_sep_conv(7))
+register("dil_conv_3x3")(_dil_conv(3))
+register("dil_conv_5x5")(_dil_conv(5))
+register("conv_1x1")(_conv(1))
+register("conv_3x3")(_conv(3))
+register("conv_5x5")(_conv(5))
