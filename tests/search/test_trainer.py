@@ -319,8 +319,8 @@ def test_darts_prints_no_traceback_on_ctrl_c_in_a_terminal(tmp_path):
 
     code = f"""
 import sys
-sys.path.insert(0, {os.path.dirname(__file__)!r})
-from test_training import PressesCtrlC, uniform
+sys.path[:0] = {sys.path!r}
+from test_trainer import PressesCtrlC, uniform
 from pathlib import Path
 uniform(Path("run.pt"), cls=PressesCtrlC).fit()
 """

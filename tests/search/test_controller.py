@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from test_darts import Own
+from models import Own
 from torch import nn
 
 from nasedu import (

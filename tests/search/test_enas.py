@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from killing import assert_same, killed_and_resumed, tiny
-from test_darts import Own
-from test_network import derived_with_the_weights_of, supernet
+from models import Own, derived_with_the_weights_of, supernet
 from torch import nn
 
 from nasedu import (

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from killing import assert_same, killed_and_resumed, tiny
-from test_darts import Own
+from models import Own
 from torch import nn
 
 from nasedu import EnasTrainer, Genotype, MacroCNN, Network, RandomSearch, accuracy, get_dataset, read

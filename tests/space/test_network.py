@@ -4,6 +4,7 @@ import random
 
 import pytest
 import torch
+from models import derived_with_the_weights_of, supernet
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call, grad
@@ -25,11 +26,6 @@ def softmaxed(model: CNN, seed: int = 0) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     shapes = model.choices().items()
     return {k: torch.randn(s, generator=generator, dtype=torch.float64).softmax(-1) for k, s in shapes}
-
-
-def supernet(n_layers=3, channels=4, size=8, **options) -> CNN:
-    torch.manual_seed(0)
-    return CNN(size, 3, channels, 10, n_layers, **options).double()
 
 
 def images(n=4, size=8) -> torch.Tensor:
@@ -147,18 +143,6 @@ def random_genotypes(n: int) -> list[Genotype]:
             cells.append(cell)
         found.append(Genotype(*cells))
     return found
-
-
-def derived_with_the_weights_of(model: CNN, genotype: Genotype, n_layers: int) -> Network:
-    """A derived network whose layers are the supernet's own: only the wiring is its own."""
-    network = Network(genotype, 4, 10, n_layers).double()
-    network.stem, network.classifier = model.stem, model.classifier
-    row_of = {edge: row for row, edge in enumerate(edges(4))}
-    for cell, derived in zip(model.cells, network.cells, strict=True):
-        derived.preprocess = cell.preprocess
-        pairs = [(op, row_of[src, node]) for node, ps in enumerate(derived.nodes, start=2) for op, src in ps]
-        derived.ops = nn.ModuleList(cell.edges[row].layers[op] for op, row in pairs)
-    return network
 
 
 def test_a_discrete_architecture_in_the_supernet_is_the_derived_network():

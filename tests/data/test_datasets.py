@@ -27,7 +27,7 @@ from nasedu.data.datasets import (
 )
 from nasedu.data.download import DownloadError
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 
 @pytest.fixture(autouse=True)

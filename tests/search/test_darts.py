@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from killing import assert_same, killed_and_resumed, tiny
+from models import Own
 from torch import nn
 from torch.func import functional_call
 
@@ -15,8 +16,6 @@ from nasedu import (
     ArchError,
     DartsTrainer,
     Genotype,
-    InputChoice,
-    LayerChoice,
     Network,
     accuracy,
     discretise,
@@ -146,30 +145,6 @@ def test_the_seeds_code_runs_as_it_stands(tmp_path, monkeypatch):
     assert genotype == trainer.genotype()
     logits = Network(genotype, 4, 10, 3)(torch.randn(2, 3, 16, 16))
     logits.sum().backward()
-
-
-class Own(nn.Module):
-    """A model of one's own: layer choices, an input choice, and a skip that may be left out."""
-
-    def __init__(self):
-        super().__init__()
-
-        def convolutions(c_in):
-            return {f"{k}x{k}": nn.Conv2d(c_in, 4, k, padding=k // 2) for k in (1, 3)}
-
-        self.first = LayerChoice(convolutions(3), "first")
-        self.second = LayerChoice(convolutions(4), "second", row=0)
-        self.third = LayerChoice(convolutions(4), "second", row=1)
-        self.which = InputChoice(3, n_chosen=2, label="which")
-        self.skip = InputChoice(1, n_chosen=None, label="skip")
-        self.head = nn.Linear(4, 10)
-
-    def forward(self, x, arch):
-        a = self.first(x, arch).relu()
-        b = self.second(a, arch).relu()
-        c = self.third(b, arch).relu()
-        d = self.which([a, b, c], arch) + self.skip([a], arch)
-        return self.head(d.mean((2, 3)))
 
 
 def test_a_model_of_ones_own_is_searched_with_no_other_change():
