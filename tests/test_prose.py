@@ -1,0 +1,132 @@
+"""What the notebooks say in words: no gaps to fill, times that were measured, numbers that files confirm."""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+import tomllib
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+
+HERE = Path(__file__).resolve()
+ROOT = next(folder for folder in HERE.parents if (folder / "pyproject.toml").exists())
+LESSONS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+CLAIMS = tomllib.loads((HERE.parent / "prose.toml").read_text(encoding="utf-8")).get("claim", [])
+    "abs all any dict enumerate float int len list max min range round set sorted str sum tuple zip".split()
+)
+each_lesson = pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+
+
+# ---- what the tests look at
+
+
+@cache
+def notebook(path: Path) -> nbformat.NotebookNode:
+    return nbformat.read(path, as_version=4)
+
+
+def prose(path: Path) -> str:
+    """All text cells, each line break as one space, paragraphs apart."""
+    cells = (cell.source for cell in notebook(path).cells if cell.cell_type == "markdown")
+    return "\n".join(re.sub(r"[ \t]*\n(?!\s*\n)[ \t]*", " ", source) for source in cells)
+
+
+def printed(path: Path) -> str:
+    """What the code cells printed or say in words of a picture."""
+    said = []
+    for cell in notebook(path).cells:
+        for output in cell.get("outputs", []):
+            said.append(output.get("text") or output.get("data", {}).get("text/plain", ""))
+    return "\n".join(said)
+
+
+def first_number(text: str, pattern: str) -> float:
+    """The number at the first {} of `pattern` in `text`; later ones match any number."""
+    pieces = [re.escape(piece).replace(r"\ ", r"\s+") for piece in pattern.split("{}")]
+    found = re.search(r"([-+\d.,]*\d)".join(pieces), text)
+    assert found, f"no cell printed {pattern!r}"
+    return float(found[1].replace(",", ""))
+
+
+def unmet_promises(text: str) -> list[str]:
+    """Lines that call a notebook 'to come' which is there."""
+    there = {path.stem[:2] for path in LESSONS}
+    lines = [line for line in text.splitlines() if "to come" in line]
+    return [line for line in lines if there & set(re.findall(r"(?:[Nn]otebook |^\| \W*)(\d\d)\b", line))]
+
+
+def promised_seconds(text: str) -> float:
+    """What the header says that the cells take on a CPU."""
+    found = re.search(r"for about (\d+) (s|seconds|min|minutes?) on a CPU", text)
+    assert found, "the header says: 'The cells run for about N s on a CPU', or N minutes"
+    return float(found[1]) * (60 if found[2].startswith("min") else 1)
+
+
+def expected_words(claim: dict[str, Any], data: Any) -> str:
+    """The claim's sentence, with what its expressions give for `data` in its holes."""
+    names = {"mean": statistics.fmean, "stdev": statistics.stdev, "quantiles": statistics.quantiles}
+    names["number"] = lambda pattern: first_number(data, pattern)
+    values = [eval(text, {**names, "data": data}) for text in claim["expressions"]]
+    return claim["sentence"].format(*values)
+
+
+# ---- the tests
+
+
+@each_lesson
+def test_no_gap_was_left_to_fill_in(path):
+    assert not re.findall(r"\b(TIME|TODO|FIXME|XXX)\b", prose(path))
+
+
+@each_lesson
+def test_nothing_is_to_come_that_is_there(path):
+    assert not unmet_promises("\n".join(c.source for c in notebook(path).cells if c.cell_type == "markdown"))
+
+
+def test_the_readme_promises_nothing_that_is_there():
+    assert not unmet_promises((ROOT / "README.md").read_text(encoding="utf-8"))
+
+
+@each_lesson
+def test_the_header_tells_the_time_that_was_measured(path):
+    measured = notebook(path).metadata.get("nasedu", {})
+    if measured.get("profile") != "laptop":
+        pytest.skip("not executed yet by a tools/notebooks.py that writes down the time")
+    promised = promised_seconds(prose(path))
+    assert promised / 2 <= measured["seconds"] <= 2 * promised
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim["notebook"][:2] + claim["sentence"][:40])
+def test_numbers_in_prose_are_those_of_their_file(claim):
+    path = ROOT / "notebooks" / f"{claim['notebook']}.ipynb"
+    own = claim["file"] == "notebook"
+    data = printed(path) if own else json.loads((ROOT / claim["file"]).read_text(encoding="utf-8"))
+    assert expected_words(claim, data) in prose(path)
+
+
+# ---- the tests' own parts
+
+
+def test_a_promise_is_unmet_only_where_the_notebook_is_there():
+    assert unmet_promises("| 10 | was it worth it *(to come)* | Does it? |")
+    assert unmet_promises("as notebook 10 (to come) will")
+    assert not unmet_promises("| 99 | *(to come)* |\nin whichever ReLU happens to come next, in 10 s")
+
+
+def test_the_promised_time_in_seconds():
+    assert promised_seconds("The cells run for about 2 minutes on a CPU") == 120
+    assert promised_seconds("compute for about 30 s on a CPU (measured)") == 30
+    with pytest.raises(AssertionError, match="the header says"):
+        promised_seconds("It takes a while on a CPU")
+
+
+def test_a_claim_is_its_sentence_with_the_files_numbers():
+    claim = {"sentence": "{:.1f} of {} seeds", "expressions": ["mean(data['x'])", "len(data['x'])"]}
+    assert expected_words(claim, {"x": [1, 2, 6]}) == "3.0 of 3 seeds"
+    own = {"sentence": "{:.0f} of 24", "expressions": ["number('found: {} of {}')"]}
+    assert expected_words(own, "so found: 23 of 24 (3 seeds)") == "23 of 24"
