@@ -18,6 +18,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from nasedu.data import Augment, ImageDataset, batches, get_dataset
+from nasedu.errors import NaseduError
 from nasedu.search import (
     ENAS_OPS,
     Controller,
@@ -93,6 +94,7 @@ __all__ = [
     "LayerChoice",
     "MACRO_OPS",
     "MacroCNN",
+    "NaseduError",
     "Network",
     "PRIMITIVES",
     "PUBLISHED",

@@ -18,6 +18,8 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from nasedu.errors import NaseduError
+
 CIFAR10_FOLDER = "cifar-10-batches-py"
 CIFAR10_ARCHIVE = "cifar-10-python.tar.gz"
 CIFAR10_MD5 = "c58f30108f718f92721af3b95e74349a"  # printed on https://www.cs.toronto.edu/~kriz/cifar.html
@@ -28,7 +30,7 @@ CIFAR10_URLS = (
 )
 
 
-class DownloadError(OSError):
+class DownloadError(NaseduError, OSError):
     """A file could not be had; the message says what to do, and `reason` says why in a few words."""
 
     def __init__(self, message: str, reason: str = "the download failed") -> None:

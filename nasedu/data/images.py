@@ -15,11 +15,13 @@ from torch import Tensor
 from torch.utils.data import Dataset, Subset
 from tqdm.auto import tqdm
 
+from nasedu.errors import NaseduError
+
 SUFFIXES = (".png", ".jpg", ".jpeg")
 MANY = 20_000  # images, from which on a progress bar is worth its line
 
 
-class DatasetError(ValueError):
+class DatasetError(NaseduError, ValueError):
     """A dataset is missing, malformed or too small; the message says what to do."""
 
 

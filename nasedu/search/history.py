@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nasedu.errors import NaseduError
 from nasedu.files import whole
 
 FORMAT = "nasedu-history"
 
 
-class HistoryError(ValueError):
+class HistoryError(NaseduError, ValueError):
     """A text is not a history; the message says why."""
 
 

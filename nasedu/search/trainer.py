@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from nasedu.data.datasets import seeded
+from nasedu.errors import NaseduError
 from nasedu.files import whole
 from nasedu.search.evaluation import Mean
 from nasedu.search.history import History
@@ -27,7 +28,7 @@ from nasedu.search.history import History
 FORMAT = "nasedu-checkpoint"
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(NaseduError, RuntimeError):
     """A checkpoint can't be read, or belongs to another run; the message says which and what to do."""
 
 

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.autograd.forward_ad import unpack_dual
 from torch.func import debug_unwrap
 
+from nasedu.errors import NaseduError
 from nasedu.space.ops import Zero
 
 Arch = Mapping[str, Tensor]
@@ -41,7 +42,7 @@ class Sampled(dict[str, Tensor]):
     """
 
 
-class ArchError(ValueError):
+class ArchError(NaseduError, ValueError):
     """An architecture does not fit the model it is given to."""
 
 

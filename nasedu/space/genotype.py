@@ -18,6 +18,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from nasedu.errors import NaseduError
 from nasedu.files import whole
 from nasedu.space.choice import Arch, ArchError
 from nasedu.space.ops import PRIMITIVES
@@ -26,7 +27,7 @@ Node = tuple[tuple[str, int], tuple[str, int]]
 FORMAT = "nasedu-genotype"
 
 
-class GenotypeError(ValueError):
+class GenotypeError(NaseduError, ValueError):
     """Something is not a genotype: the message says what is wrong and where."""
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from nasedu.errors import NaseduError
 from nasedu.files import save_text, shipped
 from nasedu.search.history import History, HistoryError
 from nasedu.space.genotype import Genotype, GenotypeError
@@ -25,7 +26,7 @@ from nasedu.space.genotype import Genotype, GenotypeError
 FORMAT = "nasedu-recorded"
 
 
-class RecordedError(ValueError):
+class RecordedError(NaseduError, ValueError):
     """A file is not a recorded run, or there is none of that name; the message says which there are."""
 
 

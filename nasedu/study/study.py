@@ -19,13 +19,14 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
+from nasedu.errors import NaseduError
 from nasedu.files import save_text, shipped
 from nasedu.study.recorded import stamp
 
 FORMAT = "nasedu-study"
 
 
-class StudyError(ValueError):
+class StudyError(NaseduError, ValueError):
     """A file is no study, or one of another protocol; the message says what to do."""
 
 

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from nasedu.data.datasets import Augment, get_dataset
 from nasedu.data.images import ImageDataset, checksum
+from nasedu.errors import NaseduError
 from nasedu.files import save_text
 from nasedu.search.standalone import StandaloneTrainer, one_cycle
 from nasedu.space import small
@@ -32,7 +33,7 @@ from nasedu.space.choice import ArchError
 FORMAT = "nasedu-truth"
 
 
-class TruthError(ValueError):
+class TruthError(NaseduError, ValueError):
     """A file is no truth table, or belongs to other settings; the message says what to do."""
 
 
