@@ -17,8 +17,6 @@ HERE = Path(__file__).resolve()
 ROOT = next(folder for folder in HERE.parents if (folder / "pyproject.toml").exists())
 LESSONS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 CLAIMS = tomllib.loads((HERE.parent / "prose.toml").read_text(encoding="utf-8")).get("claim", [])
-    "abs all any dict enumerate float int len list max min range round set sorted str sum tuple zip".split()
-)
 each_lesson = pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
 
 
