@@ -23,6 +23,14 @@ from nasedu.show.histories import (
     learning_curves,
     op_dash,
 )
+from nasedu.show.ideas import (
+    STAGES,
+    alternating_steps,
+    controller_unrolled,
+    discretisation_cut,
+    gumbel_rows,
+    partial_channels,
+)
 from nasedu.show.lessons import bilevel_paths, operation_pictures, softmax_bars, toy_path
 from nasedu.show.pictures import (
     DASHES,
@@ -79,6 +87,7 @@ __all__ = [
     "Point",
     "SHARP",
     "SHOWN_DPI",
+    "STAGES",
     "STYLE",
     "Shown",
     "Slider",
@@ -88,10 +97,13 @@ __all__ = [
     "VIEW",
     "alpha_heatmap",
     "alpha_over_time",
+    "alternating_steps",
     "array",
     "bilevel_paths",
     "compare",
+    "controller_unrolled",
     "describe",
+    "discretisation_cut",
     "discretisation_gap",
     "draw_cell",
     "draw_chain",
@@ -103,6 +115,7 @@ __all__ = [
     "explore",
     "figure",
     "finish",
+    "gumbel_rows",
     "images",
     "img",
     "in_256_colors",
@@ -112,6 +125,7 @@ __all__ = [
     "op_color",
     "op_dash",
     "operation_pictures",
+    "partial_channels",
     "picture",
     "png_bundle",
     "rank_scatter",
