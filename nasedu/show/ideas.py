@@ -193,8 +193,9 @@ def controller_unrolled(
     drawn_so_far = "; ".join(said) if said else "nothing yet"
     words = (
         f"{sentence(title)} A row of LSTM steps from left to right; each reads a token from below and "
-        "draws what stands above it; curved arrows go from the anchors of earlier nodes to a step that chooses "
-        f"an input, as wide as the probability. Drawn after {decision} of {len(steps)} decisions: {drawn_so_far}."
+        "draws what stands above it; curved arrows go from the anchors of earlier nodes to a step that "
+        "chooses an input, as wide as the probability. "
+        f"Drawn after {decision} of {len(steps)} decisions: {drawn_so_far}."
     )
     return finish(made, words)
 
@@ -232,8 +233,8 @@ def partial_channels(channels: int = 8, k: int = 4, title: str = "") -> Picture:
     axes.set(title=title, xlim=(-0.1, 7.7), ylim=(-channels + 0.4, 0.9))
     axes.axis("off")
     said = (
-        f"The first {part} of {channels} channels go through the mixed operations, {channels - part} pass by. "
-        f"Then they are shuffled: the order after it is {', '.join(map(str, shuffled))}."
+        f"The first {part} of {channels} channels go through the mixed operations, {channels - part} pass "
+        f"by. Then they are shuffled: the order after it is {', '.join(map(str, shuffled))}."
     )
     return finish(made, f"{sentence(title)} {said}")
 
