@@ -20,7 +20,8 @@ class SearchTrainer(Trainer):
     for the weights and one for the architecture, and batches drawn by number.
 
     `dataset` is an `ImageDataset` or any dataset of (image, label), read once into memory; `augment` is
-    applied to the batches of both halves (DARTS, section 3.1). Raises DatasetError if a half holds no
+    applied to the batches of both halves (DARTS, section 3.1). `valid_share` of the images train the
+    architecture: a half (DARTS), or less (ENAS as released: a tenth). Raises DatasetError if a half holds no
     batch.
     """
 
@@ -38,17 +39,20 @@ class SearchTrainer(Trainer):
         grad_clip: float = 5.0,
         *,
         augment: Callable[[Tensor, torch.Generator | None], Tensor] | None = None,
+        valid_share: float = 0.5,
         **options: Any,
     ):
         super().__init__(model, optimizer, num_epochs, batch_size, device, log_frequency, **options)
         self.loss, self.metrics, self.grad_clip = loss, metrics, grad_clip
         self.augment = Augment() if augment is None else augment
         images = ImageDataset.from_dataset(dataset)
-        half = len(images) // 2
-        if half < batch_size:
+        if not 0 < valid_share < 1:
+            raise ValueError(f"valid_share is a share between 0 and 1, got {valid_share}")
+        half = len(images) - round(valid_share * len(images) + 1e-9)  # of an odd number the smaller half
+        if min(half, len(images) - half) < batch_size:
             raise DatasetError(
-                f"{len(images)} images give two halves of {half}, less than one batch of {batch_size}; "
-                "use more images or a smaller batch_size"
+                f"{len(images)} images give parts of {half} and {len(images) - half}, one less than a batch "
+                f"of {batch_size}; use more images or a smaller batch_size"
             )
         order = torch.randperm(len(images), generator=seeded(self.seed))
         self.train_half = images.take(order[:half]).to(self.device)

@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nasedu.data.datasets import seeded
+from nasedu.data.datasets import batch_at, seeded
 from nasedu.search.candidates import Reward, SamplingSearch
 from nasedu.search.controller import Controller
 from nasedu.search.evaluation import Mean, Metrics, batch_statistics, prefixed
 from nasedu.search.pen import Sample
 from nasedu.search.plan import InputPart
-from nasedu.search.reinforce import advantages, policy_loss
+from nasedu.search.reinforce import advantages, leave_one_out, policy_loss
 
 
 class EnasTrainer(SamplingSearch):
@@ -32,6 +32,15 @@ class EnasTrainer(SamplingSearch):
     controller's `skip_penalty`. `grad_clip` bounds the norm of both gradients (0: no bound). `workers` is
     accepted and unused: there are no worker processes. Where nothing is said a default is NNI's; the
     released micro search has baseline_decay=0.99, ctrl_lr=0.0035, ctrl_steps_aggregate=10.
+
+    Keyword-only, what a small search needs before the controller learns (see notebook 09):
+
+    - `child_epochs`: at first so many epochs train the child alone. One update's rewards are measured in each
+      and none is made: accuracies of an untrained child tell architectures apart by noise.
+    - `paired`: all samples of an update are rewarded on the same `reward_images` images of the second half
+      (default: one batch), and each is compared with the mean of the others (`leave_one_out`), which takes
+      the place of the moving baseline. The luck of a batch is larger than the differences between samples;
+      here it is the same for all of them and cancels.
 
     At the end `n_candidates` samples (10) are scored on the same `candidate_images` images (2000) of the
     second half, and the best is exported. Keyword-only besides: `augment` and all of `Trainer`.
@@ -65,6 +74,9 @@ class EnasTrainer(SamplingSearch):
         ctrl_kwargs: Mapping[str, Any] | None = None,
         *,
         ctrl_steps: int = 30,
+        child_epochs: int = 0,
+        paired: bool = False,
+        reward_images: int | None = None,
         **options: Any,
     ):
         common = (model, loss, metrics, optimizer, num_epochs, dataset)
@@ -76,6 +88,17 @@ class EnasTrainer(SamplingSearch):
         for name, number in (("ctrl_steps", ctrl_steps), ("ctrl_steps_aggregate", ctrl_steps_aggregate)):
             if not isinstance(number, int) or number < 1:
                 raise ValueError(f"{name} must be a whole number from 1 up, got {number!r}")
+        if not isinstance(child_epochs, int) or not 0 <= child_epochs <= num_epochs:
+            raise ValueError(f"child_epochs must be from 0 to num_epochs={num_epochs}, got {child_epochs!r}")
+        if paired and ctrl_steps_aggregate < 2:
+            raise ValueError("paired rewards compare samples: give ctrl_steps_aggregate=2 or more")
+        if reward_images is not None and not (paired and 1 <= reward_images <= len(self.valid_half)):
+            raise ValueError(
+                f"reward_images={reward_images} belong to paired=True and are at most the "
+                f"{len(self.valid_half)} images of the second half"
+            )
+        self.child_epochs, self.paired = child_epochs, paired
+        self.reward_images = reward_images or batch_size
         self.entropy_weight, self.skip_weight = entropy_weight, skip_weight
         self.baseline_decay, self.ctrl_steps_aggregate = baseline_decay, ctrl_steps_aggregate
         self.ctrl_optimizer = torch.optim.Adam(
@@ -87,6 +110,7 @@ class EnasTrainer(SamplingSearch):
         self._settings = {
             "controller": f"{ctrl_lr} {ctrl_steps_aggregate} {baseline_decay} {dict(ctrl_kwargs or {})}",
             "weights": f"entropy {entropy_weight}, skip {skip_weight}",
+            "rewards": f"child alone {child_epochs}, paired {paired}, images {self.reward_images}",
         }
         self._child_archs: tuple[int, Sample] | None = None
 
@@ -96,7 +120,10 @@ class EnasTrainer(SamplingSearch):
         """First the steps of the child, one for each training batch, then those of the controller."""
         if step < self.child_steps:
             return self.child_step(epoch, step)
-        return self.controller_step(epoch, step - self.child_steps)
+        number = step - self.child_steps
+        if epoch >= self.child_epochs:
+            return self.controller_step(epoch, number)
+        return self.rewards_of(epoch, number)[2] if number == 0 else {}
 
     def child_step(self, epoch: int, number: int) -> dict[str, float]:
         """One step on the weights of one sampled architecture, on training batch `number`."""
@@ -107,25 +134,48 @@ class EnasTrainer(SamplingSearch):
 
     def controller_step(self, epoch: int, number: int) -> dict[str, float]:
         """One update of the controller by REINFORCE; the weights of the model stay as they are."""
-        n = self.ctrl_steps_aggregate
-        sample = self.controller.sample(n, seeded(self.seed, epoch, 0, number, 5))
-        rewards, mean = torch.zeros(n), Mean()
-        with torch.no_grad(), batch_statistics(self.model):
-            for i in range(n):
-                x, y = self.valid_batch(epoch, number * n + i)
-                logits = self.model(x, sample[i])
-                rewards[i] = float(self.reward_function(logits, y))
-                mean.add({"loss": self.loss(logits, y).item(), **self.metrics(logits, y)})
-        rewards += self.entropy_weight * sample.entropy.detach()
-        advantage, self.baseline = advantages(rewards, self.baseline, self.baseline_decay)
+        sample, rewards, numbers = self.rewards_of(epoch, number)
+        rewards = rewards + self.entropy_weight * sample.entropy.detach()
+        if self.paired:
+            advantage = leave_one_out(rewards)
+        else:
+            advantage, self.baseline = advantages(rewards, self.baseline, self.baseline_decay)
         loss = policy_loss(sample.log_prob, advantage) + self.skip_weight * sample.skip_penalty.mean()
         self.ctrl_optimizer.zero_grad()
         loss.backward()
         if self.grad_clip > 0:
             nn.utils.clip_grad_norm_(self.controller.parameters(), self.grad_clip)
         self.ctrl_optimizer.step()
-        numbers = {"reward": rewards.mean().item(), "entropy": sample.entropy.mean().item()}
-        return {**prefixed("valid", mean.value()), **numbers}
+        return numbers
+
+    def rewards_of(self, epoch: int, number: int) -> tuple[Sample, Tensor, dict[str, float]]:
+        """The samples of update `number`, their rewards (n,), and means: loss, metrics, reward, entropy.
+
+        Rewards are without the entropy's bonus. Paired samples see the same images, others a batch each.
+        """
+        n = self.ctrl_steps_aggregate
+        sample = self.controller.sample(n, seeded(self.seed, epoch, 0, number, 5))
+        rewards, mean = torch.zeros(n), Mean()
+        with torch.no_grad(), batch_statistics(self.model):
+            if self.paired:
+                x, y = self.reward_batch(epoch, number)
+            for i in range(n):
+                if not self.paired:
+                    x, y = self.valid_batch(epoch, number * n + i)
+                logits = self.model(x, sample[i])
+                rewards[i] = float(self.reward_function(logits, y))
+                mean.add({"loss": self.loss(logits, y).item(), **self.metrics(logits, y)})
+        bonus = self.entropy_weight * sample.entropy.detach()
+        numbers = {"reward": (rewards + bonus).mean().item(), "entropy": sample.entropy.mean().item()}
+        return sample, rewards, {**prefixed("valid", mean.value()), **numbers}
+
+    def reward_batch(self, epoch: int, number: int) -> tuple[Tensor, Tensor]:
+        """`reward_images` images of the second half, drawn for update `number` of this epoch: x, y."""
+        order = torch.randperm(len(self.valid_half), generator=seeded(self.seed, epoch, number, 8))
+        chosen = order[: self.reward_images]
+        return batch_at(
+            self.valid_half, chosen, self.augment, seeded(self.seed, epoch, number, 9), self.device
+        )
 
     def _draw(self, n: int, epoch: int, stream: int) -> Sample:
         with torch.no_grad():
