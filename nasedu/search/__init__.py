@@ -23,7 +23,7 @@ from nasedu.search.hypergrad import exact, first_order, implicit, sgd_step, unro
 from nasedu.search.pen import Head, Memory, Pen, Sample, Step
 from nasedu.search.plan import CellPart, InputPart, LayerPart, plan_of, shapes_of
 from nasedu.search.random_search import RandomSearch
-from nasedu.search.reinforce import advantages, moving_baseline, policy_loss
+from nasedu.search.reinforce import advantages, leave_one_out, moving_baseline, policy_loss
 from nasedu.search.relaxation import EDGES, Relaxation, edge_shares, gumbel, gumbel_one_hot
 from nasedu.search.standalone import StandaloneTrainer, cosine, one_cycle
 from nasedu.search.trainer import CheckpointError, Trainer, default_device
@@ -75,6 +75,7 @@ __all__ = [
     "hypergrad",
     "implicit",
     "largest_eigenvalue",
+    "leave_one_out",
     "modes_kept",
     "moving_baseline",
     "one_cycle",

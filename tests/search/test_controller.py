@@ -23,6 +23,7 @@ from nasedu import (
     moving_baseline,
     policy_loss,
 )
+from nasedu.search import leave_one_out
 from nasedu.space.ops import PRIMITIVES
 
 OPS = ("sep_conv_3x3", "max_pool_3x3", "skip_connect")
@@ -388,6 +389,20 @@ def test_the_moving_baseline_moves_first_and_only_scales_the_advantage():
     loss = policy_loss(log_prob, torch.tensor([3.0, -1.0], requires_grad=True))
     loss.backward()
     assert loss.item() == pytest.approx(0.5) and log_prob.grad.tolist() == [-1.5, 0.5]
+
+
+def test_leave_one_out_has_the_exact_gradient_in_the_mean_over_all_pairs_of_samples():
+    logits = torch.tensor([0.3, -0.2, 0.9], dtype=torch.float64, requires_grad=True)
+    rewards, log_p = torch.tensor([0.2, 0.9, 0.4], dtype=torch.float64), logits.log_softmax(0)
+    (exact,) = torch.autograd.grad(-(log_p.exp() * rewards).sum(), logits, retain_graph=True)
+    mean = torch.zeros(3, dtype=torch.float64)
+    for pair in torch.cartesian_prod(torch.arange(3), torch.arange(3)):
+        loss = policy_loss(log_p[pair], leave_one_out(rewards[pair]))
+        (gradient,) = torch.autograd.grad(loss, logits, retain_graph=True)
+        mean += log_p[pair].sum().exp().item() * gradient
+    torch.testing.assert_close(mean, exact, rtol=1e-12, atol=1e-14)
+    with pytest.raises(ValueError, match="2 rewards or more, got 1"):
+        leave_one_out(rewards[:1])
 
 
 def test_a_controller_learns_a_table_and_beats_uniform_sampling_over_10_seeds():

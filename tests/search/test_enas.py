@@ -5,6 +5,7 @@ import json
 import multiprocessing.process
 import os
 import threading
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 
@@ -162,6 +163,72 @@ def test_the_reward_is_that_of_the_sampled_architectures_on_the_validation_batch
     for r in rewards:
         wanted -= (1 - trainer.baseline_decay) * (wanted - r)
     assert trainer.baseline == pytest.approx(wanted)
+
+
+def test_paired_samples_see_the_same_images_and_are_compared_with_each_other():
+    trainer, seen = enas(paired=True, reward_images=12, entropy_weight=0.01), []
+
+    def reward(logits, target):
+        seen.append((logits, target))
+        return reward_accuracy(logits, target)
+
+    trainer.reward_function = reward
+    x, y = trainer.reward_batch(0, 1)
+    assert len(y) == 12 and not torch.equal(y, trainer.reward_batch(0, 0)[1])
+    sample, rewards, numbers = trainer.rewards_of(0, 1)
+    for i, (logits, target) in enumerate(seen):
+        with torch.no_grad(), batch_statistics(trainer.model):
+            torch.testing.assert_close(logits, trainer.model(x, sample[i]))
+        assert torch.equal(target, y) and rewards[i] == pytest.approx(reward_accuracy(logits, y))
+    # The update is Adam's on -log p (R - mean of the other R), with the entropy's bonus in R.
+    bonus = rewards + 0.01 * sample.entropy.detach()
+    others = (bonus.sum() - bonus) / 2
+    wanted = torch.autograd.grad(
+        -(sample.log_prob * (bonus - others)).mean(), list(trainer.controller.parameters())
+    )
+    trainer.grad_clip = 0
+    trainer.controller_step(0, 1)
+    for parameter, gradient in zip(trainer.controller.parameters(), wanted, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient)
+    assert trainer.baseline is None
+    assert numbers["reward"] == pytest.approx(bonus.mean().item())
+
+
+def test_in_the_childs_own_epochs_the_controller_is_measured_and_not_moved():
+    trainer = enas(num_epochs=2, child_epochs=1)
+    before = {name: p.detach().clone() for name, p in trainer.controller.state_dict().items()}
+    first = {}
+    trainer.callbacks = (lambda t: first.setdefault("controller", deepcopy(t.controller.state_dict())),)
+    history = trainer.fit()
+    assert_same(dict(first["controller"]), before)
+    assert not torch.equal(trainer.controller.start, before["start"])
+    assert len(history.column("reward")) == len(history.column("entropy")) == 2
+    assert trainer.ctrl_optimizer.state[trainer.controller.start]["step"] == 2  # of the second epoch alone
+
+
+def test_the_share_of_the_images_that_gives_rewards():
+    trainer = enas(valid_share=0.25)
+    assert (len(trainer.train_half), len(trainer.valid_half)) == (48, 16)
+    assert trainer.child_steps == 6
+    both = torch.cat([trainer.train_half.images, trainer.valid_half.images]).flatten(1)
+    assert len(both.unique(dim=0)) == 64
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"child_epochs": 4}, "from 0 to num_epochs=3, got 4"),
+        ({"child_epochs": -1}, "got -1"),
+        ({"paired": True, "ctrl_steps_aggregate": 1}, "2 or more"),
+        ({"reward_images": 8}, "belong to paired=True"),
+        ({"paired": True, "reward_images": 33}, "at most the 32"),
+        ({"valid_share": 1.0}, "between 0 and 1, got 1.0"),
+        ({"valid_share": 0.1}, "parts of 58 and 6"),
+    ],
+)
+def test_what_can_not_be_is_told(wrong, says):
+    with pytest.raises(ValueError, match=says):
+        enas(**wrong)
 
 
 class Telling(nn.Module):
