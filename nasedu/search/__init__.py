@@ -1,10 +1,29 @@
 """How to search: DARTS, ENAS, random search, the loop they share, and training from scratch."""
 
 from nasedu.search import hypergrad
-from nasedu.search.base import SearchTrainer, arguments, gap_callback
-from nasedu.search.candidates import Candidate, Reward, SamplingSearch, reward_accuracy
+from nasedu.search.base import (
+    Candidate,
+    Reward,
+    SamplingSearch,
+    SearchTrainer,
+    arguments,
+    gap_callback,
+    reward_accuracy,
+)
 from nasedu.search.controller import ENAS_OPS, IMPOSSIBLE, MACRO_CONSTANTS, Controller
 from nasedu.search.darts import DartsTrainer
+from nasedu.search.decisions import (
+    CellPart,
+    Head,
+    InputPart,
+    LayerPart,
+    Memory,
+    Sample,
+    Step,
+    Writer,
+    parts_of,
+    shapes_of,
+)
 from nasedu.search.early_stop import hessian_vector, largest_eigenvalue, stop_epoch
 from nasedu.search.enas import EnasTrainer
 from nasedu.search.evaluation import (
@@ -20,9 +39,8 @@ from nasedu.search.evaluation import (
 )
 from nasedu.search.history import History, HistoryError
 from nasedu.search.hypergrad import exact, first_order, implicit, sgd_step, unrolled
-from nasedu.search.pen import Head, Memory, Pen, Sample, Step
-from nasedu.search.plan import CellPart, InputPart, LayerPart, plan_of, shapes_of
 from nasedu.search.random_search import RandomSearch
+from nasedu.search.registry import METHODS, Method, build
 from nasedu.search.reinforce import advantages, leave_one_out, moving_baseline, policy_loss
 from nasedu.search.relaxation import EDGES, Relaxation, edge_shares, gumbel, gumbel_one_hot
 from nasedu.search.standalone import StandaloneTrainer, cosine, one_cycle
@@ -44,10 +62,11 @@ __all__ = [
     "InputPart",
     "LayerPart",
     "MACRO_CONSTANTS",
+    "METHODS",
     "Mean",
     "Memory",
+    "Method",
     "Metrics",
-    "Pen",
     "RandomSearch",
     "Relaxation",
     "Reward",
@@ -57,11 +76,13 @@ __all__ = [
     "StandaloneTrainer",
     "Step",
     "Trainer",
+    "Writer",
     "accuracy",
     "advantages",
     "arguments",
     "batch_statistics",
     "buffers_kept",
+    "build",
     "cosine",
     "default_device",
     "edge_shares",
@@ -79,7 +100,7 @@ __all__ = [
     "modes_kept",
     "moving_baseline",
     "one_cycle",
-    "plan_of",
+    "parts_of",
     "policy_loss",
     "prefixed",
     "reestimated",

@@ -13,8 +13,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nasedu.search.pen import Head, Memory, Pen, Sample
-from nasedu.search.plan import CellPart, InputPart, LayerPart, Part, plan_of, shapes_of
+from nasedu.search.decisions import (
+    CellPart,
+    Head,
+    InputPart,
+    LayerPart,
+    Memory,
+    Part,
+    Sample,
+    Writer,
+    parts_of,
+    shapes_of,
+)
 from nasedu.space.ops import PRIMITIVES
 
 ENAS_OPS = ("sep_conv_3x3", "sep_conv_5x5", "avg_pool_3x3", "max_pool_3x3", "skip_connect")
@@ -64,7 +74,7 @@ class Controller(nn.Module):
         ops: Sequence[str] = PRIMITIVES,
         cells: Sequence[str] = ("normal", "reduce"),
         *,
-        plan: Sequence[Part] | None = None,
+        parts: Sequence[Part] | None = None,
         lstm_size: int = 64,
         tanh_constant: float = 1.10,
         op_tanh_reduce: float = 2.5,
@@ -78,10 +88,10 @@ class Controller(nn.Module):
         super().__init__()
         if not 0 < skip_target < 1:
             raise ValueError(f"skip_target is a share between 0 and 1, got {skip_target}")
-        self.plan = (
-            list(plan) if plan is not None else [CellPart(label, n_nodes, tuple(ops)) for label in cells]
+        self.parts = (
+            list(parts) if parts is not None else [CellPart(label, n_nodes, tuple(ops)) for label in cells]
         )
-        self.shapes = shapes_of(self.plan)
+        self.shapes = shapes_of(self.parts)
         self.tanh_constant, self.op_tanh_constant = tanh_constant, tanh_constant / op_tanh_reduce
         self.temperature, self.normal_bias, self.skip_target = temperature, normal_bias, skip_target
         self.start = nn.Parameter(torch.empty(1, lstm_size))  # g_emb in the released code
@@ -93,7 +103,7 @@ class Controller(nn.Module):
         self.heads = nn.ModuleList()
         self.head_of: dict[object, int] = {}
         self.candidates = nn.ParameterDict()
-        for number, part in enumerate(self.plan):
+        for number, part in enumerate(self.parts):
             if not isinstance(part, InputPart) and _sharing(part) not in self.head_of:
                 self.head_of[_sharing(part)] = len(self.heads)
                 self.heads.append(Head(lstm_size, part.names, isinstance(part, CellPart)))
@@ -102,16 +112,16 @@ class Controller(nn.Module):
         with torch.no_grad():
             for parameter in self.parameters():
                 parameter.uniform_(-init_range, init_range, generator=generator)
-            for part in self.plan:
+            for part in self.parts:
                 if isinstance(part, CellPart):
                     self._head(part).logits.bias.copy_(start_bias * self._head(part).favoured)
 
     @classmethod
     def for_model(cls, model: nn.Module, **constants: Any) -> "Controller":
         """The controller for a model's decision points; `constants` are the arguments of the class."""
-        plan = plan_of(model)
-        cells = any(isinstance(part, CellPart) for part in plan)
-        return cls(plan=plan, **{**({} if cells else MACRO_CONSTANTS), **constants})
+        parts = parts_of(model)
+        cells = any(isinstance(part, CellPart) for part in parts)
+        return cls(parts=parts, **{**({} if cells else MACRO_CONSTANTS), **constants})
 
     def sample(self, n: int = 1, generator: torch.Generator | None = None) -> Sample:
         """Write n architectures at once. Gradients flow into `log_prob`, `entropy` and `skip_penalty`."""
@@ -149,73 +159,73 @@ class Controller(nn.Module):
             return decisions[self.log_prob(decisions) > IMPOSSIBLE / 2]  # an input is not taken twice
 
     def _write(self, n: int, choose: Callable[[Tensor], Tensor]) -> Sample:
-        pen = Pen(self.lstm, self.start.expand(n, -1), self.shapes, choose)
-        for number, part in enumerate(self.plan):
+        writer = Writer(self.lstm, self.start.expand(n, -1), self.shapes, choose)
+        for number, part in enumerate(self.parts):
             if isinstance(part, CellPart):
-                self._write_cell(pen, part)
+                self._write_cell(writer, part)
             elif isinstance(part, LayerPart):
-                self._write_layer(pen, part)
+                self._write_layer(writer, part)
             else:
-                self._write_inputs(pen, part, number)
-        return pen.finish()
+                self._write_inputs(writer, part, number)
+        return writer.finish()
 
-    def _write_cell(self, pen: Pen, part: CellPart) -> None:
+    def _write_cell(self, writer: Writer, part: CellPart) -> None:
         head = self._head(part)
         fixed = self.normal_bias * (2.0 * head.favoured - 1.0) if part.label == "normal" else 0.0
-        memory, pen.x, row = Memory(), pen.start, 0
+        memory, writer.x, row = Memory(), writer.start, 0
         for _ in range(2):
-            h = pen.advance()
+            h = writer.advance()
             memory.add(torch.zeros_like(h), self.key(h))
         for node in range(2, part.n_nodes + 2):
             inputs, ops = [], []
             for _ in range(2):
-                logits = self._attend(memory, pen.advance())
-                inputs.append(pen.draw(f"{part.label} node {node}: input", _numbers(node), logits))
-                pen.x = memory.recall(inputs[-1])
+                logits = self._attend(memory, writer.advance())
+                inputs.append(writer.draw(f"{part.label} node {node}: input", _numbers(node), logits))
+                writer.x = memory.recall(inputs[-1])
             for _ in range(2):
-                logits = self._bounded(head.logits(pen.advance()), self.op_tanh_constant) + fixed
-                ops.append(pen.draw(f"{part.label} node {node}: operation", head.names, logits))
-                pen.x = head.embedding(ops[-1])
+                logits = self._bounded(head.logits(writer.advance()), self.op_tanh_constant) + fixed
+                ops.append(writer.draw(f"{part.label} node {node}: operation", head.names, logits))
+                writer.x = head.embedding(ops[-1])
             for source, op in zip(inputs, ops, strict=True):
-                pen.write(part.label, row + source, head.columns[op])
-            h = pen.advance()
+                writer.write(part.label, row + source, head.columns[op])
+            h = writer.advance()
             memory.add(h, self.key(h))
-            pen.x, row = pen.start, row + node
+            writer.x, row = writer.start, row + node
 
-    def _write_layer(self, pen: Pen, part: LayerPart) -> None:
+    def _write_layer(self, writer: Writer, part: LayerPart) -> None:
         head = self._head(part)
-        logits = self._bounded(head.logits(pen.advance()), self.op_tanh_constant)
-        op = pen.draw(f"{self._name(part)}: layer", head.names, logits)
-        pen.write(part.label, part.row, op)
-        pen.x = head.embedding(op)
-        h = pen.advance()
-        pen.layers.add(h, self.key(h))
-        pen.x = pen.start
+        logits = self._bounded(head.logits(writer.advance()), self.op_tanh_constant)
+        op = writer.draw(f"{self._name(part)}: layer", head.names, logits)
+        writer.write(part.label, part.row, op)
+        writer.x = head.embedding(op)
+        h = writer.advance()
+        writer.layers.add(h, self.key(h))
+        writer.x = writer.start
 
-    def _write_inputs(self, pen: Pen, part: InputPart, number: int) -> None:
+    def _write_inputs(self, writer: Writer, part: InputPart, number: int) -> None:
         k = part.n_candidates
-        memory = Memory(pen.layers.anchors[:k], pen.layers.keys[:k])
+        memory = Memory(writer.layers.anchors[:k], writer.layers.keys[:k])
         if str(number) in self.candidates:
-            anchors = [a.expand_as(pen.h) for a in self.candidates[str(number)]]
+            anchors = [a.expand_as(writer.h) for a in self.candidates[str(number)]]
             memory = Memory(anchors, [self.key(a) for a in anchors])
         name = f"{self._name(part)}: input"
         if part.n_chosen is None:
-            q = self._attend(memory, pen.advance())  # (n, k)
+            q = self._attend(memory, writer.advance())  # (n, k)
             coins = [torch.stack([torch.zeros_like(q_j), q_j], dim=1) for q_j in q.unbind(dim=1)]
-            taken = [pen.draw(f"{name} {j}", ("leave", "take"), coin) for j, coin in enumerate(coins)]
+            taken = [writer.draw(f"{name} {j}", ("leave", "take"), coin) for j, coin in enumerate(coins)]
             take = torch.stack(taken, dim=1).to(q.dtype)
-            pen.arch[part.label][:, part.row] = take.float()
-            pen.penalties.append(_divergence(q, self.skip_target).sum(dim=1))
+            writer.arch[part.label][:, part.row] = take.float()
+            writer.penalties.append(_divergence(q, self.skip_target).sum(dim=1))
             total = (take[..., None] * torch.stack(memory.anchors, dim=1)).sum(dim=1)
-            pen.x = total / (1 + take.sum(dim=1, keepdim=True))
+            writer.x = total / (1 + take.sum(dim=1, keepdim=True))
             return
-        gone = torch.zeros(len(pen.h), k, dtype=torch.bool)
+        gone = torch.zeros(len(writer.h), k, dtype=torch.bool)
         for _ in range(part.n_chosen):
-            logits = self._attend(memory, pen.advance()).masked_fill(gone, IMPOSSIBLE)
-            choice = pen.draw(name, _numbers(k), logits)
+            logits = self._attend(memory, writer.advance()).masked_fill(gone, IMPOSSIBLE)
+            choice = writer.draw(name, _numbers(k), logits)
             gone = gone.scatter(1, choice[:, None], True)
-            pen.write(part.label, part.row, choice)
-            pen.x = memory.recall(choice)
+            writer.write(part.label, part.row, choice)
+            writer.x = memory.recall(choice)
 
     def _name(self, part: LayerPart | InputPart) -> str:
         return part.label if self.shapes[part.label][0] == 1 else f"{part.label} {part.row}"
@@ -233,7 +243,7 @@ class Controller(nn.Module):
 
     def _in_a_chain(self, number: int, part: InputPart) -> bool:
         """Are its candidates as many as the layers before the latest? Then it attends to these."""
-        layers = sum(isinstance(before, LayerPart) for before in self.plan[:number])
+        layers = sum(isinstance(before, LayerPart) for before in self.parts[:number])
         return part.n_candidates == layers - 1
 
 

@@ -20,9 +20,7 @@ from nasedu.search.base import SearchTrainer
 from nasedu.search.early_stop import largest_eigenvalue, stop_epoch
 from nasedu.search.evaluation import Metrics, batch_statistics, buffers_kept, prefixed
 from nasedu.search.relaxation import Relaxation
-from nasedu.space.choice import choices, points
-from nasedu.space.derive import describe, discretise
-from nasedu.space.genotype import Genotype
+from nasedu.space.choice import choices
 
 
 class DartsTrainer(SearchTrainer):
@@ -138,14 +136,6 @@ class DartsTrainer(SearchTrainer):
     def finished(self) -> bool:
         """All epochs are done, or the eigenvalue has grown too far."""
         return super().finished() or self.stopped_at() is not None
-
-    def genotype(self) -> Genotype:
-        """The cells that the DARTS rule derives now. For models of normal and reduction cells, as `CNN`."""
-        return Genotype.derive(self.arch(), points(self.model)["normal"][0].names)
-
-    def export(self) -> dict[str, Any]:
-        """What the search has decided so far, as a dict that `json.dump` takes; see `derive.describe`."""
-        return describe(self.model, discretise(self.model, self.arch()))
 
     def train_step(self, epoch: int, step: int) -> dict[str, float]:
         """One step of algorithm 1: alpha on a validation batch, then w on a training batch."""

@@ -13,11 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from nasedu.data.datasets import batch_at, seeded
-from nasedu.search.candidates import Reward, SamplingSearch
+from nasedu.search.base import Reward, SamplingSearch
 from nasedu.search.controller import Controller
+from nasedu.search.decisions import InputPart, Sample
 from nasedu.search.evaluation import Mean, Metrics, batch_statistics, prefixed
-from nasedu.search.pen import Sample
-from nasedu.search.plan import InputPart
 from nasedu.search.reinforce import advantages, leave_one_out, policy_loss
 
 
@@ -201,7 +200,7 @@ class EnasTrainer(SamplingSearch):
         line: dict[str, Any] = {"baseline": self.baseline}
         open_rows = [
             arch[part.label][part.row]
-            for part in self.controller.plan
+            for part in self.controller.parts
             if isinstance(part, InputPart) and part.n_chosen is None
         ]
         if open_rows:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nasedu.data.datasets import seeded
-from nasedu.search.candidates import Candidate, SamplingSearch
+from nasedu.search.base import Candidate, SamplingSearch
 from nasedu.search.evaluation import Metrics
 from nasedu.search.standalone import cosine
 from nasedu.space.choice import random_arch
@@ -73,6 +73,11 @@ class RandomSearch(SamplingSearch):
         """Draw n architectures uniformly, the same each time."""
         generator = seeded(self.seed, 4)
         return [random_arch(self.model, generator) for _ in range(n)]
+
+    def arch(self, n: int = 100) -> dict[str, Tensor]:
+        """The mean matrices of n draws: the distribution that is searched, the same from start to end."""
+        drawn = self.propose(n)
+        return {label: torch.stack([arch[label] for arch in drawn]).mean(dim=0) for label in drawn[0]}
 
     # Without weight sharing.
 

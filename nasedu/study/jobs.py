@@ -12,8 +12,7 @@ import torch
 
 from nasedu.data.datasets import ImageDataset
 from nasedu.profiles import Profile
-from nasedu.search.base import arguments
-from nasedu.search.candidates import reward_accuracy
+from nasedu.search.base import arguments, reward_accuracy
 from nasedu.search.darts import DartsTrainer
 from nasedu.search.enas import EnasTrainer
 from nasedu.space.network import CNN

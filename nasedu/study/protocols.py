@@ -18,8 +18,7 @@ from torch import Tensor, nn
 
 from nasedu.data.datasets import Augment
 from nasedu.data.images import ImageDataset
-from nasedu.search.base import SearchTrainer, arguments, gap_callback
-from nasedu.search.candidates import reward_accuracy
+from nasedu.search.base import SearchTrainer, arguments, gap_callback, reward_accuracy
 from nasedu.search.darts import DartsTrainer
 from nasedu.search.enas import EnasTrainer
 from nasedu.search.evaluation import batch_statistics, evaluate, modes_kept, reestimated
