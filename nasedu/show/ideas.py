@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 from torch import Tensor
 
-from nasedu.search.pen import Sample
+from nasedu.search.decisions import Sample
 from nasedu.show.cells import op_color
 from nasedu.show.pictures import OKABE_ITO, Numbers, Picture, array, figure, finish, sentence, styled
 from nasedu.space.ops import PRIMITIVES

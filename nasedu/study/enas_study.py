@@ -14,7 +14,7 @@ from torch import nn
 
 from nasedu.data.datasets import Augment, seeded
 from nasedu.data.images import ImageDataset
-from nasedu.search.candidates import reward_accuracy
+from nasedu.search.base import reward_accuracy
 from nasedu.search.enas import EnasTrainer
 from nasedu.search.evaluation import accuracy
 from nasedu.space.network import CNN
