@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from nasedu import doctor
 from nasedu.data.datasets import get_dataset
 from nasedu.data.download import DownloadError
 from nasedu.data.images import DatasetError, ImageDataset
@@ -56,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run.add_argument("--out", type=Path, default=Path("build"), help="where to write (default: build)")
     run.add_argument("--seed", type=int, default=0)
     run.add_argument("--threads", type=int, default=1, help=THREADS)
+    commands.add_parser("doctor", help="look at this machine: does the course run here?")
     record = commands.add_parser(
         "record", help="make a recorded run (hours on a CPU; goes on where it stopped)"
     )
@@ -87,6 +89,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     many.add_argument("--cells", type=Path, help="for retrain: the cell_search study (default: as shipped)")
     many.add_argument("--out", type=Path, required=True, help="the JSON file to write, run by run")
     given = parser.parse_args(arguments)
+    if given.command == "doctor":
+        return doctor.main()
     try:
         return {"run": _run, "record": _record, "truth": _truth, "study": _study}[given.command](given)
     except EXPECTED as error:
