@@ -20,10 +20,7 @@ def test_each_line_has_a_state_and_each_problem_says_what_to_do(capsys):
 
 def test_the_command_ends_with_0_where_all_is_well_and_with_1_where_it_is_not(monkeypatch, capsys):
     well, bad = doctor.Finding("ok", "cpu", "a fine one"), doctor.Finding("problem", "x", "y", "z")
-    for findings, code, end in (
-        ([well], 0, "ready"),
-        ([doctor.Finding("problem", "x", "y", "z")], 1, "1 problem"),
-    ):
+    for findings, code, end in (([well], 0, "ready"), ([well, bad], 1, "1 problem")):
         monkeypatch.setattr(doctor, "examine", lambda findings=findings: iter(findings))
         assert main(["doctor"]) == code
         assert end in capsys.readouterr().out
