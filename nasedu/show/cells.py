@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from nasedu.show.graphs import INK, Arrow, Box, CellDrawing, text_width
+from nasedu.show.graphs import FONT_SIZE, INK, Arrow, Box, CellDrawing, text_width
 from nasedu.space.choice import ArchError
 from nasedu.space.genotype import Genotype, edges
 from nasedu.space.ops import PRIMITIVES
@@ -83,37 +83,33 @@ def draw_cell(
         paths = _counted(paths)
     title = TITLES.get(which, which) if title is None else title
     kept = _kept(paths, threshold, discrete)
+    # A cell with weights has twice as many boxes: they are narrow, and their letters large.
+    font = FONT_SIZE if discrete else 20
+    side, flat = (44, 36) if discrete else (48, 44)
+    grey = {"fill": "#eeeeee", "line": GREY}
     boxes = [
-        Box(f"s{i}", INPUTS[i], 52, 36, "#eeeeee", GREY, tip=f"input {INPUTS[i]}", group="in") for i in (0, 1)
+        Box(f"s{i}", text, 3.5 * font, flat, tip=f"input {text}", group="in", **grey)
+        for i, text in INPUTS.items()
     ]
-    boxes += [Box(f"s{node}", str(node), 44, 44, tip=f"node {node}") for node in range(2, n_nodes + 2)]
+    boxes += [Box(f"s{node}", str(node), side, side, tip=f"node {node}") for node in range(2, n_nodes + 2)]
     boxes.append(
-        Box("out", "output", text_width(["output"]), 36, "#eeeeee", GREY, tip="concatenation of the nodes")
+        Box("out", "output", text_width(["output"], font), flat, tip="concatenation of the nodes", **grey)
     )
     arrows, (enter, leave) = [], ("w", "e") if direction == "LR" else ("n", "s")
     for i, ((source, node, op, weight), keep) in enumerate(zip(paths, kept, strict=True)):
         text, color = _label(op, weight, discrete), op_color(op)
-        tip = f"{source} → {node}: {text}".replace("\n", " ")
-        height = 22 * len(text.split("\n")) + 6
-        boxes.append(
-            Box(
-                f"p{i}",
-                text,
-                text_width(text.split("\n")),
-                height,
-                tint(color),
-                color,
-                faint=not keep,
-                tip=tip,
-            )
-        )
+        tip = f"{source} → {node}: {text if discrete else f'{op} {weight:.2f}'}"
+        lines = text.split("\n")
+        size = text_width(lines, font), 1.45 * font * len(lines) + 6
+        boxes.append(Box(f"p{i}", text, *size, tint(color), color, faint=not keep, tip=tip))
         width = 3.0 * weight if discrete else max(0.5, 10 * weight)
         arrows.append(Arrow(f"s{source}", f"p{i}", color, width, False, not keep, ports=("_", enter)))
         arrows.append(Arrow(f"p{i}", f"s{node}", color, width, True, not keep, ports=(leave, "_")))
     arrows += [Arrow(f"s{node}", "out", "#aaaaaa") for node in range(2, n_nodes + 2)]
     words = _words(title, paths, kept, n_nodes, discrete)
-    gap = 44 if discrete else 26
-    return CellDrawing(title, words, tuple(boxes), tuple(arrows), direction, gap)
+    gap = 44 if discrete else 20 if direction == "LR" else 30
+    order = tuple(f"s{node}" for node in range(2, n_nodes + 2)) if discrete else ()
+    return CellDrawing(title, words, tuple(boxes), tuple(arrows), direction, gap, order, font)
 
 
 def draw_chain(
@@ -245,7 +241,8 @@ def _kept(paths: list[Path], threshold: float | None, discrete: bool) -> list[bo
 def _label(op: str, weight: float, discrete: bool) -> str:
     if discrete:
         return op if weight == 1 else f"{weight:.0f} × {op}"
-    return f"{op}\n{weight:.2f}"
+    family, _, size = op.rpartition("_")
+    return f"{family}\n{size} {weight:.2f}" if size[:1].isdigit() else f"{op}\n{weight:.2f}"
 
 
 def _words(title: str, paths: list[Path], kept: list[bool], n_nodes: int, discrete: bool) -> str:

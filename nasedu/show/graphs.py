@@ -77,6 +77,8 @@ class CellDrawing:
     arrows: tuple[Arrow, ...]
     direction: str = "LR"  # or "TB", top to bottom
     gap: int = 26  # points between a box and the next in that direction
+    order: tuple[str, ...] = ()  # boxes that follow one another in that direction
+    font: float = FONT_SIZE  # points, of the text in boxes
 
     @property
     def dot(self) -> str:
@@ -91,7 +93,7 @@ class CellDrawing:
         parts = [
             f'<svg xmlns="http://www.w3.org/2000/svg" width="{self.size[0]}" height="{self.size[1]}" '
             f'viewBox="0 0 {width:.0f} {height:.0f}" style="max-width:100%;height:auto" role="img" '
-            f'aria-label="{words}" font-family="{FONT}" font-size="{FONT_SIZE}" text-anchor="middle" '
+            f'aria-label="{words}" font-family="{FONT}" font-size="{self.font}" text-anchor="middle" '
             f'fill="{INK}">',
             f"<title>{title}</title>",
             f"<desc>{words}</desc>",
@@ -118,10 +120,10 @@ class CellDrawing:
                 f'stroke-width="{1 if box.faint else 2}"{_opacity(box.faint)}/>'
             )
             for i, line in enumerate(lines):
-                down = y + 0.35 * FONT_SIZE + (i - (len(lines) - 1) / 2) * 1.2 * FONT_SIZE
+                down = y + 0.35 * self.font + (i - (len(lines) - 1) / 2) * 1.2 * self.font
                 color = ' fill="#666666"' if box.faint else ""
                 parts.append(
-                    f'<text x="{x:.1f}" y="{down:.1f}"{color}>{_subscripts(html.escape(line))}</text>'
+                    f'<text x="{x:.1f}" y="{down:.1f}"{color}>{_subscripts(html.escape(line), self.font)}</text>'
                 )
             parts.append("</g>")
         return "\n".join([*parts, "</svg>\n"])
@@ -182,7 +184,7 @@ class CellDrawing:
                 fontname="Helvetica",
                 fontsize=f"{TITLE_SIZE}",
             )
-            graph.attr("node", style="rounded,filled", fontname="Helvetica", fontsize=f"{FONT_SIZE}")
+            graph.attr("node", style="rounded,filled", fontname="Helvetica", fontsize=f"{self.font}")
             graph.attr("edge", dir="forward")
         for box in self.boxes:
             look = {
@@ -198,6 +200,8 @@ class CellDrawing:
                 rank.attr(rank="same")
                 for before, after in pairwise(names):
                     rank.edge(before, after, style="invis", id="order")
+        for before, after in pairwise(self.order):
+            graph.edge(before, after, style="invis", id="order", weight="0")
         for i, arrow in enumerate(self.arrows):
             tail, head = arrow.ports
             look = {
@@ -254,7 +258,7 @@ class CellDrawing:
                 x,
                 y,
                 _mathtext(box.text),
-                size=0.88 * FONT_SIZE,
+                size=0.88 * self.font,
                 ha="center",
                 va="center_baseline",
                 color=color,
@@ -290,14 +294,14 @@ def _with_head(spline: list[Point], arrow: Arrow) -> tuple[list[Point], list[Poi
     return [*spline[:-2], (end[0] - x1 + x0, end[1] - y1 + y0), end], head
 
 
-def text_width(lines: Sequence[str]) -> float:
+def text_width(lines: Sequence[str], font: float = FONT_SIZE) -> float:
     """Points, an even number, that the longest of `lines` needs in the widest of our fonts and some more."""
-    return 2 * round(0.31 * FONT_SIZE * max(map(len, lines)) + 8)
+    return 2 * round(0.31 * font * max(map(len, lines)) + 8)
 
 
-def _subscripts(text: str) -> str:
+def _subscripts(text: str, font: float) -> str:
     """c_{k-2} for SVG: a smaller k-2, lower."""
-    return re.sub(r"_\{(.*?)\}", rf'<tspan dy="4" font-size="{0.8 * FONT_SIZE:.0f}">\1</tspan>', text)
+    return re.sub(r"_\{(.*?)\}", rf'<tspan dy="4" font-size="{0.8 * font:.0f}">\1</tspan>', text)
 
 
 def _mathtext(text: str) -> str:
