@@ -1,5 +1,14 @@
 """What draws: cells, graphs, charts, pictures of ideas, sliders, and the page of a run."""
 
+from nasedu.show.building import (
+    STEPS,
+    Drawing,
+    bilevel_loop,
+    build_up,
+    children_of,
+    mixed_edge_picture,
+    two_roads,
+)
 from nasedu.show.cells import (
     FAMILIES,
     GREY,
@@ -73,6 +82,7 @@ __all__ = [
     "Box",
     "CellDrawing",
     "DASHES",
+    "Drawing",
     "Explorer",
     "FAINT",
     "FAMILIES",
@@ -88,6 +98,7 @@ __all__ = [
     "SHARP",
     "SHOWN_DPI",
     "STAGES",
+    "STEPS",
     "STYLE",
     "Shown",
     "Slider",
@@ -99,7 +110,10 @@ __all__ = [
     "alpha_over_time",
     "alternating_steps",
     "array",
+    "bilevel_loop",
     "bilevel_paths",
+    "build_up",
+    "children_of",
     "compare",
     "controller_unrolled",
     "describe",
@@ -122,6 +136,7 @@ __all__ = [
     "learning_curves",
     "legend",
     "lines",
+    "mixed_edge_picture",
     "op_color",
     "op_dash",
     "operation_pictures",
@@ -138,5 +153,6 @@ __all__ = [
     "tint",
     "to_png",
     "toy_path",
+    "two_roads",
     "xi_explorer",
 ]

@@ -86,15 +86,13 @@ def draw_cell(
     # A cell with weights has twice as many boxes: they are narrow, and their letters large.
     font = FONT_SIZE if discrete else 20
     side, flat = (44, 36) if discrete else (48, 44)
-    grey = {"fill": "#eeeeee", "line": GREY}
     boxes = [
-        Box(f"s{i}", text, 3.5 * font, flat, tip=f"input {text}", group="in", **grey)
+        Box(f"s{i}", text, 3.5 * font, flat, "#eeeeee", GREY, tip=f"input {text}", group="in")
         for i, text in INPUTS.items()
     ]
     boxes += [Box(f"s{node}", str(node), side, side, tip=f"node {node}") for node in range(2, n_nodes + 2)]
-    boxes.append(
-        Box("out", "output", text_width(["output"], font), flat, tip="concatenation of the nodes", **grey)
-    )
+    end = "concatenation of the nodes"
+    boxes.append(Box("out", "output", text_width(["output"], font), flat, "#eeeeee", GREY, tip=end))
     arrows, (enter, leave) = [], ("w", "e") if direction == "LR" else ("n", "s")
     for i, ((source, node, op, weight), keep) in enumerate(zip(paths, kept, strict=True)):
         text, color = _label(op, weight, discrete), op_color(op)
@@ -107,7 +105,7 @@ def draw_cell(
         arrows.append(Arrow(f"p{i}", f"s{node}", color, width, True, not keep, ports=(leave, "_")))
     arrows += [Arrow(f"s{node}", "out", "#aaaaaa") for node in range(2, n_nodes + 2)]
     words = _words(title, paths, kept, n_nodes, discrete)
-    gap = 44 if discrete else 20 if direction == "LR" else 30
+    gap = 20 if direction == "LR" else 30
     order = tuple(f"s{node}" for node in range(2, n_nodes + 2)) if discrete else ()
     return CellDrawing(title, words, tuple(boxes), tuple(arrows), direction, gap, order, font)
 

@@ -122,9 +122,8 @@ class CellDrawing:
             for i, line in enumerate(lines):
                 down = y + 0.35 * self.font + (i - (len(lines) - 1) / 2) * 1.2 * self.font
                 color = ' fill="#666666"' if box.faint else ""
-                parts.append(
-                    f'<text x="{x:.1f}" y="{down:.1f}"{color}>{_subscripts(html.escape(line), self.font)}</text>'
-                )
+                said = _subscripts(html.escape(line), self.font)
+                parts.append(f'<text x="{x:.1f}" y="{down:.1f}"{color}>{said}</text>')
             parts.append("</g>")
         return "\n".join([*parts, "</svg>\n"])
 
