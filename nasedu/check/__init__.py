@@ -13,7 +13,13 @@ from nasedu.check.notebook_04 import alpha_gradient, merged_filter, same_padding
 from nasedu.check.notebook_05 import derived_forward, edge_row, operation_weights
 from nasedu.check.notebook_06 import alpha_step, joint_step, mean_entropy
 from nasedu.check.notebook_07 import derive_node, gap, genotype_matrix, node_margin
-from nasedu.check.notebook_08 import bandit_gradient, best_baseline, moving_advantages, path_log_prob
+from nasedu.check.notebook_08 import (
+    bandit_gradient,
+    best_baseline,
+    moving_advantages,
+    path_log_prob,
+    reinforce_loss,
+)
 from nasedu.check.notebook_09 import best_of_n, child_step, skip_penalty
 from nasedu.check.notebook_10 import difference_interval, pareto_front, runs_needed
 from nasedu.check.notebook_11 import best_without_replacement, permutation_test, same_function
@@ -62,6 +68,7 @@ __all__ = [
     "price_of_a_step",
     "read_nodes",
     "resting_point",
+    "reinforce_loss",
     "runs_needed",
     "same_function",
     "same_padding",

@@ -19,9 +19,31 @@ def path_log_prob(answer: Callable) -> Cases:
     yield "2,000 coins", float(answer([coin] * 2000, [0] * 2000)), 2000 * math.log(0.5)
 
 
+@exercise("the REINFORCE loss", hint="minus the mean of log p x (R - b); only log p carries a gradient")
+def reinforce_loss(answer: Callable) -> Cases:
+    """Check exercise 08.2: `answer(log_prob, rewards, b)`; its gradient estimates -d E[R]."""
+    yield (
+        "one sample, p = 1/2, R - b = 1",
+        float(answer(torch.tensor([math.log(0.5)]), torch.ones(1), 0.0)),
+        math.log(2),
+    )
+    log_p, rewards = torch.tensor([-1.0, -2.0, -0.5]), torch.tensor([0.9, 0.4, 0.2])
+    yield "three samples: a mean", float(answer(log_p, rewards, 0.5)), (0.4 - 0.2 - 0.15) / 3
+    logits = torch.tensor([0.3, -1.2, 0.8], requires_grad=True)
+    all_three = logits.log_softmax(0)
+    scale = torch.ones(3, requires_grad=True)  # a reward that hangs on something: it is a number here
+    loss = answer(all_three, rewards * scale, 0.5)
+    slopes = torch.autograd.grad(loss, [logits, scale], allow_unused=True)
+    p = logits.detach().softmax(0)
+    gain = rewards - 0.5
+    yield "its gradient by the logits", slopes[0], (p * gain.sum() - gain) / 3
+    through = slopes[1] is not None and bool(slopes[1].abs().max() > 0)
+    yield "no gradient goes through the rewards", not through, True
+
+
 @exercise("the moving baseline", hint="in turn: first b - (1 - decay) (b - R), then R - b")
 def moving_advantages(answer: Callable) -> Cases:
-    """Check exercise 08.2: `answer(rewards, baseline, decay)` is (list of R - b, the last b)."""
+    """Check exercise 08.3: `answer(rewards, baseline, decay)` is (list of R - b, the last b)."""
     answered = answer([1.0], 0.5, 0.9)
     pair = isinstance(answered, tuple | list) and len(answered) == 2
     yield "it returns a pair (advantages, baseline)", pair, True
@@ -36,7 +58,7 @@ def moving_advantages(answer: Callable) -> Cases:
 
 @exercise("the bandit", hint="each option: its probability times (its reward less the mean reward)")
 def bandit_gradient(answer: Callable) -> Cases:
-    """Check exercise 08.3: `answer(logits, rewards)` is the gradient of sum softmax(logits) x rewards."""
+    """Check exercise 08.4: `answer(logits, rewards)` is the gradient of sum softmax(logits) x rewards."""
     equal = answer(torch.zeros(2), torch.tensor([1.0, 0.0]))
     yield "two equal options, one rewarded", equal, torch.tensor([0.25, -0.25])
     yield "equal rewards teach nothing", answer(torch.tensor([1.0, 2.0, 3.0]), torch.ones(3)), torch.zeros(3)
@@ -49,7 +71,7 @@ def bandit_gradient(answer: Callable) -> Cases:
 
 @exercise("the best baseline", hint="the mean reward, weighted by p times squared score")
 def best_baseline(answer: Callable) -> Cases:
-    """Check exercise 08.4: `answer(p, rewards, scores)` is the b of the least variance."""
+    """Check exercise 08.5: `answer(p, rewards, scores)` is the b of the least variance."""
     half, rewards = torch.tensor([0.5, 0.5]), torch.tensor([0.2, 0.8])
     alike = torch.tensor([[3.0, 4.0], [-5.0, 0.0]])
     yield "scores of one length: the mean reward", float(answer(half, rewards, alike)), 0.5

@@ -10,6 +10,10 @@ def log_prob(probabilities, choices):
     return sum(p[c].log() for p, c in zip(probabilities, choices, strict=True))
 
 
+def loss(log_prob, rewards, b):
+    return -(log_prob * (rewards - b).detach()).mean()
+
+
 def gains(rewards, baseline, decay, slip=""):
     b = (0.0 if slip == "zero" else sum(rewards) / len(rewards)) if baseline is None else baseline
     found = []
@@ -31,9 +35,10 @@ def best(p, rewards, scores):
 
 def test_right_answers_pass(capsys):
     assert check.path_log_prob(log_prob) and check.moving_advantages(gains)
+    assert check.reinforce_loss(loss)
     assert check.bandit_gradient(bandit) and check.best_baseline(best)
     out = capsys.readouterr().out
-    assert out.count("✓") == 16 and "✗" not in out
+    assert out.count("✓") == 20 and "✗" not in out
 
 
 @pytest.mark.parametrize(
@@ -46,6 +51,21 @@ def test_right_answers_pass(capsys):
 )
 def test_slips_of_the_log_probability_are_named(wrong, said, capsys):
     assert not check.path_log_prob(wrong)
+    assert said in capsys.readouterr().out.split("✗")[1]
+
+
+@pytest.mark.parametrize(
+    "wrong, said",
+    [
+        (lambda log_p, r, b: (log_p * (r - b)).mean(), "p = 1/2"),
+        (lambda log_p, r, b: -(log_p * (r - b).detach()).sum(), "a mean"),
+        (lambda log_p, r, b: -(log_p * r.detach()).mean(), "a mean"),
+        (lambda log_p, r, b: -(log_p * (r - b)).mean(), "through the rewards"),
+        (lambda log_p, r, b: -(log_p.detach() * (r - b).detach() + 0 * log_p).mean(), "its gradient"),
+    ],
+)
+def test_slips_of_the_reinforce_loss_are_named(wrong, said, capsys):
+    assert not check.reinforce_loss(wrong)
     assert said in capsys.readouterr().out.split("✗")[1]
 
 
