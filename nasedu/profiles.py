@@ -25,6 +25,7 @@ class Profile:
     train_epochs: int  # of a derived network, trained from scratch
     draws: int  # random architectures, each trained from scratch
     seeds: int  # repetitions where a result has a spread
+    table_seeds: int  # of a search in the truth table, which trains nothing
     run_images: int  # of `make run`, which has five minutes for both of its searches
     run_epochs: int
 
@@ -58,6 +59,7 @@ TABLE: dict[str, tuple[Any, Any, Any]] = {
     "train_epochs": (2,          4,      10),
     "draws":        (8,          12,     24),
     "seeds":        (2,          3,      3),
+    "table_seeds":  (200,        5_000,  5_000),
     "run_images":   (200,        4_000,  20_000),
     "run_epochs":   (1,          5,      10),
 }
