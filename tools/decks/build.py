@@ -1,0 +1,337 @@
+"""Make one deck of slides from each notebook; nothing is run, and a deck needs no network.
+
+    python tools/decks/build.py [OUT] [NOTEBOOK ...]      OUT is build/slides where not given
+
+What stands on a slide comes from the cells: a heading opens one, of a paragraph the first sentence stays, lists,
+tables and formulas stay, each figure gets a slide of its own. All of the prose goes into the speaker's notes
+(press S). Code is left out unless its cell has the tag `code-on-slide`; a cell tagged `notes` is notes alone, one
+tagged `skip` or `solution` is left out, as are exercises' hints. reveal.js (from the package sphinx-revealjs) turns
+the pages: arrows, O for the overview, F for the whole screen, `?print-pdf` behind the address to print.
+
+A slide is 1280 x 720 pixels and no text on it is smaller than 20. Blocks are packed by an estimate of their height;
+tests/browser measures every slide in a real browser.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import html
+import importlib.util
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from markdown_it import MarkdownIt
+from mdit_py_plugins.dollarmath import dollarmath_plugin
+
+ROOT = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).resolve().parent
+
+ROOM = 560  # pixels of height below the title
+BESIDE = 130  # words of at most this height share a slide with the figure below them
+LINE = 88  # characters of code on a line
+CODE_LINES = 16
+OUTPUT_LINES = 6
+SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z(*`$])")
+
+
+@dataclass
+class Block:
+    """A piece of a slide: what it shows, the height it takes in pixels, and whether it waits for a click."""
+
+    html: str
+    height: int
+    kind: str = "text"
+
+
+@dataclass
+class Slide:
+    """A title, blocks, and what the speaker says; `section` opens a new column of the deck."""
+
+    title: str
+    section: bool = False
+    blocks: list[Block] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def height(self) -> int:
+        """How much of the room is taken."""
+        return sum(block.height for block in self.blocks)
+
+
+def markdown() -> MarkdownIt:
+    """CommonMark with tables and formulas between dollars."""
+    parser = MarkdownIt("commonmark", {"html": True}).enable("table")
+    return parser.use(dollarmath_plugin, renderer=_formula)
+
+
+def _formula(content: str, options: dict[str, Any]) -> str:
+    left, right = (r"\[", r"\]") if options.get("display_mode") else (r"\(", r"\)")
+    return html.escape(f"{left}{content}{right}", quote=False)
+
+
+MD = markdown()
+
+
+def first_sentence(text: str) -> str:
+    """The first sentence of a paragraph, with the next ones as long as it stays short."""
+    sentences, kept = SENTENCE.split(" ".join(text.split())), ""
+    for sentence in sentences:
+        if kept and len(kept) + len(sentence) > 120:
+            break
+        kept = f"{kept} {sentence}".strip()
+    return kept
+
+
+def lines_of(text: str, width: int = 74) -> int:
+    """About how many lines this markdown takes on a slide; a formula counts half of its source."""
+    plain = re.sub(r"\$[^$]+\$", lambda m: m[0][: len(m[0]) // 2], text)
+    plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", plain)
+    return max(1, -(-len(plain) // width))
+
+
+def strip_hints(source: str) -> str:
+    """Leave out what is folded away on the page: hints and answers are for students alone."""
+    return re.sub(r"(?s)<details.*?</details>", "", source)
+
+
+def pieces(source: str) -> Iterator[tuple[str, str]]:
+    """The blocks of a markdown cell as (kind, markdown): heading, paragraph, list, table, formula, code, html."""
+    kinds = {"heading_open": "heading", "paragraph_open": "paragraph", "bullet_list_open": "list",
+             "ordered_list_open": "list", "table_open": "table", "math_block": "formula", "fence": "code",
+             "html_block": "html", "blockquote_open": "paragraph"}  # fmt: skip
+    lines = source.splitlines()
+    for token in MD.parse(source):
+        if token.level == 0 and token.type in kinds and token.map:
+            yield kinds[token.type], "\n".join(lines[token.map[0] : token.map[1]])
+
+
+def text_blocks(source: str) -> Iterator[tuple[str, Block | str]]:
+    """("title", text) for a heading, ("block", Block) for what stands on the slide."""
+    for kind, text in pieces(strip_hints(source)):
+        if kind == "heading":
+            yield "title", text.lstrip("# ").strip()
+        elif kind == "formula":
+            yield "block", Block(MD.render(text), 70 + 34 * text.count(r"\\"), "formula")
+        elif kind == "paragraph" and re.fullmatch(r"(?s)\s*\$\$.*\$\$\s*", text):
+            yield "block", Block(MD.render(text), 70 + 34 * text.count(r"\\"), "formula")
+        elif kind == "paragraph":
+            kept = first_sentence(text.lstrip("> "))
+            yield "block", Block(MD.render(kept), 40 * lines_of(kept) + 16)
+        elif kind == "list":
+            items = re.split(r"(?m)^(?=(?:[-*+]|\d+\.)\s)", text)
+            for item in filter(str.strip, items):
+                kept = first_sentence(item.strip())
+                yield "block", Block(MD.render(kept), 38 * lines_of(kept, 70) + 10, "item")
+        elif kind == "table":
+            rows = [row for row in text.splitlines() if row.strip()]
+            head, body = rows[:2], rows[2:]
+            for start in range(0, len(body), 9):
+                part = body[start : start + 9]
+                height = 54 + sum(38 * max(lines_of(cell, 30) for cell in row.split("|")) for row in part)
+                yield "block", Block(MD.render("\n".join([*head, *part])), min(height, ROOM), "table")
+        elif kind == "code":
+            code = re.sub(r"^```.*\n|\n?```$", "", text)
+            yield from (("block", block) for block in code_blocks(code))
+
+
+def code_blocks(code: str, kind: str = "code") -> Iterator[Block]:
+    """Code or printed text in parts that fit on a slide; longer lines go on below, indented."""
+    lines = [part for line in code.rstrip().splitlines() for part in _cut(line)]
+    for start in range(0, len(lines), CODE_LINES):
+        part = lines[start : start + CODE_LINES]
+        yield Block(f"<pre class='{kind}'>{html.escape(chr(10).join(part))}</pre>", 30 * len(part) + 36, kind)
+
+
+def _cut(line: str) -> list[str]:
+    parts = [line[:LINE]]
+    rest = line[LINE:]
+    while rest:
+        parts.append("    " + rest[: LINE - 4])
+        rest = rest[LINE - 4 :]
+    return parts
+
+
+def joined(value: str | list[str]) -> str:
+    """What a notebook may store as lines, as one text."""
+    return value if isinstance(value, str) else "".join(value)
+
+
+def output_blocks(cell: Any, code_shown: bool, name: str, pictures: Path) -> Iterator[tuple[Block, str]]:
+    """What a code cell shows, each with its words for the notes; pictures become files."""
+    number = 0
+    for output in cell.get("outputs", []):
+        data = output.get("data", {})
+        words = " ".join(joined(data.get("text/plain", "")).split())
+        kind = next((k for k in ("image/svg+xml", "image/png") if k in data), None)
+        page = joined(data.get("text/html", ""))
+        if "nasedu-flip" in page:
+            yield Block(f"<div class='flip'>{page}</div>", ROOM, "figure"), words
+        elif kind is not None:
+            content = joined(data[kind])
+            file = pictures / f"{name}-{number}.{'svg' if 'svg' in kind else 'png'}"
+            file.write_bytes(content.encode() if "svg" in kind else base64.b64decode(content))
+            number += 1
+            alt = html.escape(words, quote=True)
+            yield Block(f"<img src='figures/{file.name}' alt='{alt}'>", ROOM, "figure"), words
+        elif output.get("output_type") == "stream" or words:
+            text = joined(output.get("text", "")) or joined(data.get("text/plain", ""))
+            if code_shown or len(text.splitlines()) <= OUTPUT_LINES:
+                short = "\n".join(text.splitlines()[:CODE_LINES])
+                yield from ((block, "") for block in code_blocks(short, "output"))
+
+
+def slides_of(notebook: Any, stem: str, pictures: Path) -> list[Slide]:
+    """All slides of a notebook, in order."""
+    slides: list[Slide] = []
+    for number, cell in enumerate(notebook.cells):
+        tags = set(cell.metadata.get("tags", []))
+        place = cell.metadata.get("slideshow", {}).get("slide_type", "-")
+        if tags & {"skip", "solution"} or place == "skip":
+            continue
+        if cell.cell_type == "markdown":
+            title = slides[-1].title if slides else stem
+            starts = place in ("slide", "subslide") or not slides
+            if tags & {"notes"} or place == "notes":
+                if slides:
+                    slides[-1].notes.append(cell.source)
+                continue
+            fresh = Slide(title, section=place == "slide") if starts else slides[-1]
+            if starts:
+                slides.append(fresh)
+            fresh.notes.append(strip_hints(cell.source))
+            for what, piece in text_blocks(cell.source):
+                if isinstance(piece, str):
+                    if fresh.blocks:
+                        fresh = Slide(piece)
+                        slides.append(fresh)
+                    fresh.title = piece
+                else:
+                    _add(slides, piece)
+            continue
+        shown = "code-on-slide" in tags
+        if shown:
+            for block in code_blocks(cell.source):
+                _add(slides, block)
+        for block, words in output_blocks(cell, shown, f"{stem}-{number:02d}", pictures):
+            _add(slides, block)
+            if words:
+                slides[-1].notes.append(words)
+    return [slide for slide in slides if slide.blocks or slide.section]
+
+
+def _add(slides: list[Slide], block: Block) -> None:
+    """Put a block on the last slide, or on a new one with the same title where it is full."""
+    if not slides:
+        slides.append(Slide(""))
+    last = slides[-1]
+    if block.kind == "figure" and last.height <= BESIDE and all(b.kind in ("text", "item") for b in last.blocks):
+        block.height = ROOM - last.height  # a few words stay above the picture that they are about
+    elif last.blocks and last.height + block.height > ROOM:
+        slides.append(Slide(last.title))
+    slides[-1].blocks.append(block)
+
+
+def section(slide: Slide) -> str:
+    """A slide as reveal.js takes it; of several formulas each waits for a click after the first."""
+    parts, formulas, items = [], 0, ""
+    for block in [*slide.blocks, Block("", 0, "end")]:
+        if items and block.kind != "item":
+            parts.append(f"<div class='items'>{items}</div>")
+            items = ""
+        if block.kind == "item":
+            items += block.html
+        elif block.kind == "formula":
+            formulas += 1
+            parts.append(f"<div class='formula{' fragment' if formulas > 1 else ''}'>{block.html}</div>")
+        elif block.kind == "figure":
+            parts.append(f"<figure>{block.html}</figure>")
+        elif block.html:
+            parts.append(block.html)
+    notes = "".join(MD.render(note) for note in slide.notes)
+    opening = " class='opening'" if slide.section and not slide.blocks else ""
+    title = MD.renderInline(slide.title)
+    return f"<section{opening}><h2>{title}</h2><div class='body'>{''.join(parts)}</div><aside class='notes'>{notes}</aside></section>"
+
+
+PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<link rel="stylesheet" href="assets/reveal/reset.css"><link rel="stylesheet" href="assets/reveal/reveal.css">
+<link rel="stylesheet" href="assets/deck.css"></head>
+<body><main class="reveal"><div class="slides">
+{sections}
+</div></main>
+<script>MathJax = {{ startup: {{ typeset: true }}, options: {{ enableMenu: false }} }};</script>
+<script src="assets/mathjax/tex-chtml-full.js"></script>
+<script src="assets/reveal/reveal.js"></script><script src="assets/reveal/notes.js"></script>
+<script src="assets/deck.js"></script></body></html>
+"""
+
+
+def assets(out: Path) -> None:
+    """Copy reveal.js and MathJax out of their packages, and the decks' own style and script."""
+    reveal = _folder("sphinx_revealjs") / "_static" / "revealjs"
+    target = out / "assets" / "reveal"
+    target.mkdir(parents=True, exist_ok=True)
+    for file in ("dist/reset.css", "dist/reveal.css", "dist/reveal.js", "plugin/notes/notes.js"):
+        shutil.copy(reveal / file, target)
+    shutil.copytree(
+        _folder("sphinx-mathjax-offline") / "static" / "mathjax", out / "assets" / "mathjax", dirs_exist_ok=True
+    )
+    for file in ("deck.css", "deck.js"):
+        shutil.copy(HERE / file, out / "assets")
+
+
+def _folder(package: str) -> Path:
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        sys.exit(f"the package {package} is missing: pip install --editable '.[site]'")
+    return Path(spec.origin).parent
+
+
+def build(out: Path, notebooks: list[Path]) -> dict[str, int]:
+    """Write the decks and an index; return the number of slides of each."""
+    pictures = out / "figures"
+    pictures.mkdir(parents=True, exist_ok=True)
+    assets(out)
+    counts, links = {}, []
+    for path in notebooks:
+        slides = slides_of(nbformat.read(path, as_version=4), path.stem, pictures)
+        title = slides[0].title
+        page = PAGE.format(title=html.escape(title), sections="\n".join(map(section, slides)))
+        (out / f"{path.stem}.html").write_text(page, encoding="utf-8")
+        counts[path.stem] = len(slides)
+        links.append(f"<li><a href='{path.stem}.html'>{html.escape(title)}</a>, {len(slides)} slides</li>")
+    index = (
+        "<!doctype html><html lang='en'><head><meta charset='utf-8'><title>nasedu: decks</title>"
+        "<meta name='viewport' content='width=device-width, initial-scale=1'>"
+        "<style>body{font:20px/1.6 system-ui,sans-serif;max-width:44em;margin:2em auto;padding:0 1em}</style>"
+        f"</head><body><main><h1>The course as slides</h1><ul>{''.join(links)}</ul>"
+        "<p>Arrows turn the pages; S opens the speaker's notes, O the overview, F fills the screen. To print, add "
+        "<code>?print-pdf</code> to a deck's address.</p></main></body></html>\n"
+    )
+    (out / "index.html").write_text(index, encoding="utf-8")
+    return counts
+
+
+def main() -> None:
+    """Build the decks that the command line names, by default all."""
+    parser = argparse.ArgumentParser(description="Make a deck of slides from each notebook.")
+    parser.add_argument("out", type=Path, nargs="?", default=ROOT / "build" / "slides")
+    parser.add_argument("notebooks", type=Path, nargs="*")
+    given = parser.parse_args()
+    counts = build(given.out, given.notebooks or sorted((ROOT / "notebooks").glob("*.ipynb")))
+    for name, count in counts.items():
+        print(f"{count:4} slides  {name}")
+    print(f"{sum(counts.values()):4} slides in {len(counts)} decks: {given.out / 'index.html'}")
+
+
+if __name__ == "__main__":
+    main()
