@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 OUT := build
 NOTEBOOKS := $(wildcard notebooks/*.ipynb) $(wildcard notebooks/solutions/*.ipynb)
 
-.PHONY: help run lab test attack check notebooks clean
+.PHONY: slides help run lab test attack check notebooks clean
 .DEFAULT_GOAL := help
 
 help: ## say what there is
@@ -37,6 +37,9 @@ check: $(VENV)/.dev ## ruff and mypy
 notebooks: $(VENV)/.dev ## run every notebook in place, in the laptop profile (for maintainers)
 	NASEDU_PROFILE=laptop $(PY) tools/notebooks.py execute $(NOTEBOOKS)
 
+slides: $(VENV)/.slides ## a deck of slides from each notebook, in build/slides (needs no network)
+	$(PY) tools/decks/build.py "$(OUT)/slides"
+
 clean: ## remove what runs leave behind; the environment in .venv stays
 	rm -rf build notebooks/build notebooks/solutions/build .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find nasedu tests tools notebooks benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
@@ -45,8 +48,9 @@ clean: ## remove what runs leave behind; the environment in .venv stays
 
 $(VENV)/.run: EXTRAS :=
 $(VENV)/.lab: EXTRAS := [notebooks]
-$(VENV)/.dev: EXTRAS := [dev,notebooks]
+$(VENV)/.slides: EXTRAS := [slides]
+$(VENV)/.dev: EXTRAS := [dev,notebooks,slides]
 
-$(VENV)/.run $(VENV)/.lab $(VENV)/.dev: pyproject.toml
+$(VENV)/.run $(VENV)/.lab $(VENV)/.slides $(VENV)/.dev: pyproject.toml
 	@sh tools/setup.sh "$(VENV)" ".$(EXTRAS)"
 	@touch $@

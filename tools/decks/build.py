@@ -2,14 +2,15 @@
 
     python tools/decks/build.py [OUT] [NOTEBOOK ...]      OUT is build/slides where not given
 
-What stands on a slide comes from the cells: a heading opens one, of a paragraph the first sentence stays, lists,
-tables and formulas stay, each figure gets a slide of its own. All of the prose goes into the speaker's notes
-(press S). Code is left out unless its cell has the tag `code-on-slide`; a cell tagged `notes` is notes alone, one
-tagged `skip` or `solution` is left out, as are exercises' hints. reveal.js (from the package sphinx-revealjs) turns
-the pages: arrows, O for the overview, F for the whole screen, `?print-pdf` behind the address to print.
+What stands on a slide comes from the cells: a heading opens one, of a paragraph the first sentence stays,
+lists, tables and formulas stay, each figure gets a slide of its own or shares it with a few words. All of the
+prose goes into the speaker's notes (press S). Code is left out unless its cell has the tag `code-on-slide`; a
+cell tagged `notes` is notes alone, one tagged `skip` or `solution` is left out, as are exercises' hints.
+reveal.js (from the package sphinx-revealjs) turns the pages: arrows, O for the overview, F for the whole
+screen, `?print-pdf` behind the address to print.
 
-A slide is 1280 x 720 pixels and no text on it is smaller than 20. Blocks are packed by an estimate of their height;
-tests/browser measures every slide in a real browser.
+A slide is 1280 x 720 pixels and no text on it is smaller than 20. Blocks are packed by an estimate of their
+height; tests/browser measures every slide in a real browser.
 """
 
 from __future__ import annotations
@@ -102,7 +103,7 @@ def strip_hints(source: str) -> str:
 
 
 def pieces(source: str) -> Iterator[tuple[str, str]]:
-    """The blocks of a markdown cell as (kind, markdown): heading, paragraph, list, table, formula, code, html."""
+    """The blocks of a markdown cell as (kind, markdown); kinds are the values below."""
     kinds = {"heading_open": "heading", "paragraph_open": "paragraph", "bullet_list_open": "list",
              "ordered_list_open": "list", "table_open": "table", "math_block": "formula", "fence": "code",
              "html_block": "html", "blockquote_open": "paragraph"}  # fmt: skip
@@ -112,33 +113,31 @@ def pieces(source: str) -> Iterator[tuple[str, str]]:
             yield kinds[token.type], "\n".join(lines[token.map[0] : token.map[1]])
 
 
-def text_blocks(source: str) -> Iterator[tuple[str, Block | str]]:
-    """("title", text) for a heading, ("block", Block) for what stands on the slide."""
+def text_blocks(source: str) -> Iterator[Block | str]:
+    """What stands on the slide, in order; a heading is a plain text."""
     for kind, text in pieces(strip_hints(source)):
         if kind == "heading":
-            yield "title", text.lstrip("# ").strip()
-        elif kind == "formula":
-            yield "block", Block(MD.render(text), 70 + 34 * text.count(r"\\"), "formula")
-        elif kind == "paragraph" and re.fullmatch(r"(?s)\s*\$\$.*\$\$\s*", text):
-            yield "block", Block(MD.render(text), 70 + 34 * text.count(r"\\"), "formula")
+            yield text.lstrip("# ").strip()
+        elif kind == "formula" or kind == "paragraph" and re.fullmatch(r"(?s)\s*\$\$.*\$\$\s*", text):
+            yield Block(MD.render(text), 70 + 34 * text.count(r"\\"), "formula")
         elif kind == "paragraph":
             kept = first_sentence(text.lstrip("> "))
-            yield "block", Block(MD.render(kept), 40 * lines_of(kept) + 16)
+            yield Block(MD.render(kept), 40 * lines_of(kept) + 16)
         elif kind == "list":
             items = re.split(r"(?m)^(?=(?:[-*+]|\d+\.)\s)", text)
             for item in filter(str.strip, items):
                 kept = first_sentence(item.strip())
-                yield "block", Block(MD.render(kept), 38 * lines_of(kept, 70) + 10, "item")
+                yield Block(MD.render(kept), 38 * lines_of(kept, 70) + 10, "item")
         elif kind == "table":
             rows = [row for row in text.splitlines() if row.strip()]
             head, body = rows[:2], rows[2:]
             for start in range(0, len(body), 9):
                 part = body[start : start + 9]
                 height = 54 + sum(38 * max(lines_of(cell, 30) for cell in row.split("|")) for row in part)
-                yield "block", Block(MD.render("\n".join([*head, *part])), min(height, ROOM), "table")
+                yield Block(MD.render("\n".join([*head, *part])), min(height, ROOM), "table")
         elif kind == "code":
             code = re.sub(r"^```.*\n|\n?```$", "", text)
-            yield from (("block", block) for block in code_blocks(code))
+            yield from code_blocks(code)
 
 
 def code_blocks(code: str, kind: str = "code") -> Iterator[Block]:
@@ -206,7 +205,7 @@ def slides_of(notebook: Any, stem: str, pictures: Path) -> list[Slide]:
             if starts:
                 slides.append(fresh)
             fresh.notes.append(strip_hints(cell.source))
-            for what, piece in text_blocks(cell.source):
+            for piece in text_blocks(cell.source):
                 if isinstance(piece, str):
                     if fresh.blocks:
                         fresh = Slide(piece)
@@ -231,7 +230,11 @@ def _add(slides: list[Slide], block: Block) -> None:
     if not slides:
         slides.append(Slide(""))
     last = slides[-1]
-    if block.kind == "figure" and last.height <= BESIDE and all(b.kind in ("text", "item") for b in last.blocks):
+    if (
+        block.kind == "figure"
+        and last.height <= BESIDE
+        and all(b.kind in ("text", "item") for b in last.blocks)
+    ):
         block.height = ROOM - last.height  # a few words stay above the picture that they are about
     elif last.blocks and last.height + block.height > ROOM:
         slides.append(Slide(last.title))
@@ -257,11 +260,13 @@ def section(slide: Slide) -> str:
     notes = "".join(MD.render(note) for note in slide.notes)
     opening = " class='opening'" if slide.section and not slide.blocks else ""
     title = MD.renderInline(slide.title)
-    return f"<section{opening}><h2>{title}</h2><div class='body'>{''.join(parts)}</div><aside class='notes'>{notes}</aside></section>"
+    body = f"<div class='body'>{''.join(parts)}</div><aside class='notes'>{notes}</aside>"
+    return f"<section{opening}><h2>{title}</h2>{body}</section>"
 
 
 PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
 <link rel="stylesheet" href="assets/reveal/reset.css"><link rel="stylesheet" href="assets/reveal/reveal.css">
 <link rel="stylesheet" href="assets/deck.css"></head>
@@ -283,7 +288,9 @@ def assets(out: Path) -> None:
     for file in ("dist/reset.css", "dist/reveal.css", "dist/reveal.js", "plugin/notes/notes.js"):
         shutil.copy(reveal / file, target)
     shutil.copytree(
-        _folder("sphinx-mathjax-offline") / "static" / "mathjax", out / "assets" / "mathjax", dirs_exist_ok=True
+        _folder("sphinx-mathjax-offline") / "static" / "mathjax",
+        out / "assets" / "mathjax",
+        dirs_exist_ok=True,
     )
     for file in ("deck.css", "deck.js"):
         shutil.copy(HERE / file, out / "assets")
@@ -313,9 +320,10 @@ def build(out: Path, notebooks: list[Path]) -> dict[str, int]:
         "<!doctype html><html lang='en'><head><meta charset='utf-8'><title>nasedu: decks</title>"
         "<meta name='viewport' content='width=device-width, initial-scale=1'>"
         "<style>body{font:20px/1.6 system-ui,sans-serif;max-width:44em;margin:2em auto;padding:0 1em}</style>"
-        f"</head><body><main><h1>The course as slides</h1><ul>{''.join(links)}</ul>"
-        "<p>Arrows turn the pages; S opens the speaker's notes, O the overview, F fills the screen. To print, add "
-        "<code>?print-pdf</code> to a deck's address.</p></main></body></html>\n"
+        f"</head><body><main><h1>The course as slides</h1>"
+        f"<ul>{''.join(links)}</ul>"
+        "<p>Arrows turn the pages; S opens the speaker's notes, O the overview, F fills the screen. To "
+        "print, add <code>?print-pdf</code> to a deck's address.</p></main></body></html>\n"
     )
     (out / "index.html").write_text(index, encoding="utf-8")
     return counts

@@ -1,0 +1,100 @@
+"""Decks: what of a notebook stands on a slide, and what is said. tests/browser judges the looks."""
+
+import importlib.util
+import re
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+pytest.importorskip("markdown_it", reason="decks need the extra `slides`")
+ROOT = Path(__file__).parent.parent
+spec = importlib.util.spec_from_file_location("decks", ROOT / "tools" / "decks" / "build.py")
+decks = importlib.util.module_from_spec(spec)
+sys.modules["decks"] = decks
+spec.loader.exec_module(decks)
+
+PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+
+
+def cell(make, source, place="-", **more):
+    return make(source, metadata={"slideshow": {"slide_type": place}, "tags": more.pop("tags", [])}, **more)
+
+
+def slides(*cells, tmp_path):
+    return decks.slides_of(new_notebook(cells=list(cells)), "99", tmp_path)
+
+
+def test_of_a_paragraph_the_first_sentence_stands_there_and_all_of_it_is_spoken(tmp_path):
+    words = (
+        "An edge is a sum. " + "It goes on and on about what that means for a network that is searched. " * 3
+    )
+    (slide,) = slides(cell(new_markdown_cell, f"## 1 · Edges\n\n{words}", "slide"), tmp_path=tmp_path)
+    page = decks.section(slide)
+    body, notes = page.split("<aside class='notes'>")
+    assert slide.title == "1 · Edges" and "An edge is a sum." in body
+    assert body.count("It goes on and on") <= 1 and notes.count("It goes on and on") == 3
+
+
+def test_hints_answers_and_code_stay_off_and_tagged_code_is_on(tmp_path):
+    made = slides(
+        cell(new_markdown_cell, "# T\n\nDo it.\n\n<details><summary>Hint</summary>secret</details>", "slide"),
+        cell(new_code_cell, "hidden = 1"),
+        cell(new_code_cell, "shown = 1", tags=["code-on-slide"]),
+        cell(new_code_cell, "answer = 1", tags=["code-on-slide", "solution"]),
+        cell(new_markdown_cell, "Say this.", tags=["notes"]),
+        tmp_path=tmp_path,
+    )
+    pages = "".join(map(decks.section, made))
+    assert "shown = 1" in pages and "Say this." in pages.split("<aside", 1)[1]
+    for word in ("secret", "hidden", "answer"):
+        assert word not in pages
+
+
+def test_a_figure_is_a_file_with_its_words_and_shares_a_slide_with_few_of_them(tmp_path):
+    shown = new_output("display_data", {"image/png": PNG, "text/plain": 'Two "lines"'})
+    short = cell(new_markdown_cell, "## F\n\nLook.", "slide")
+    long = cell(new_markdown_cell, "## F\n\n" + "\n".join(f"- point {i}" for i in range(8)), "slide")
+    code = cell(new_code_cell, "draw()", outputs=[shown])
+    assert len(slides(short, code, tmp_path=tmp_path)) == 1
+    made = slides(long, code, tmp_path=tmp_path)
+    assert len(made) == 2 and made[1].title == "F"
+    page = decks.section(made[1])
+    name = re.search(r"src='figures/([^']+)' alt='Two &quot;lines&quot;'", page)[1]
+    assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_long_code_and_long_lists_go_on_on_further_slides_and_none_is_overfull(tmp_path):
+    code = "\n".join(f"line_{i} = {'x' * 100}" for i in range(30))
+    made = slides(
+        cell(new_markdown_cell, "# T\n\n" + "\n".join(f"- point number {i}" for i in range(40)), "slide"),
+        cell(new_code_cell, code, tags=["code-on-slide"]),
+        tmp_path=tmp_path,
+    )
+    assert all(slide.height <= decks.ROOM for slide in made)
+    pages = "".join(map(decks.section, made))
+    assert all(f"point number {i}<" in pages for i in range(40)) and all(
+        f"line_{i} =" in pages for i in range(30)
+    )
+    shown = re.findall(r"(?s)<pre class='code'>(.*?)</pre>", pages)
+    assert max(len(line) for part in shown for line in part.splitlines()) <= decks.LINE
+
+
+def test_formulas_after_the_first_wait_for_a_click(tmp_path):
+    (slide,) = slides(cell(new_markdown_cell, "# T\n\n$$a = 1$$\n\n$$b = 2$$", "slide"), tmp_path=tmp_path)
+    page = decks.section(slide)
+    assert re.findall(r"class='formula( fragment)?'", page) == ["", " fragment"] and "\\[a = 1\\]" in page
+
+
+def test_decks_of_the_course_ask_no_other_host_and_every_slide_fits_by_estimate(tmp_path):
+    path = ROOT / "notebooks" / "04_the_mixed_edge.ipynb"
+    counts = decks.build(tmp_path, [path])
+    page = (tmp_path / "04_the_mixed_edge.html").read_text(encoding="utf-8")
+    assert counts["04_the_mixed_edge"] == page.count("<section") > 20
+    assert not re.findall(r"(?:src|href)=[\"']https?://[^\"']+\.(?:js|css)", page)
+    for asset in re.findall(r"(?:src|href)=[\"']((?:assets|figures)/[^\"']+)", page):
+        assert (tmp_path / asset).is_file(), asset
+    made = decks.slides_of(nbformat.read(path, as_version=4), path.stem, tmp_path)
+    assert all(slide.height <= decks.ROOM for slide in made)
