@@ -24,6 +24,7 @@ from nasedu.errors import NaseduError
 from nasedu.files import whole
 from nasedu.search.evaluation import Mean
 from nasedu.search.history import History
+from nasedu.search.memory import channels_last
 
 FORMAT = "nasedu-checkpoint"
 
@@ -71,7 +72,7 @@ class Trainer:
             if not isinstance(number, int) or number < 1:
                 raise ValueError(f"{name} must be a whole number from 1 up, got {number!r}")
         self.device = torch.device(device) if device is not None else default_device()
-        self.model = model.to(self.device).to(memory_format=torch.channels_last)
+        self.model = channels_last(model.to(self.device))
         self.optimizer, self.scheduler = optimizer, scheduler
         self.num_epochs, self.batch_size, self.seed = num_epochs, batch_size, seed
         self.log_frequency, self.callbacks = log_frequency, tuple(callbacks)

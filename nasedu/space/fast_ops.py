@@ -49,6 +49,20 @@ class MaxPool(nn.MaxPool2d):
         return once(x, f"max_pool {self.stride}", super().forward)
 
 
+class Pointwise(nn.Conv2d):
+    """A 1x1 convolution whose stride is a slice: the numbers of `nn.Conv2d`, and safe on every CPU.
+
+    torch 2.14's CPU library writes past its memory in the weight gradient of a 1x1 convolution of stride 2
+    with fewer than 8 input channels in channels-last memory, on CPUs without AVX-512. The pixels that the
+    stride would pick are picked before.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C', H/stride, W/stride)."""
+        down, right = self.stride
+        return F.conv2d(x[:, :, ::down, ::right], self.weight, self.bias)
+
+
 class DilatedConv(nn.Conv2d):
     """A depthwise convolution of dilation 2: the numbers of `nn.Conv2d`, on a CPU in half its time or less.
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from nasedu.space.fast_ops import AvgPool, DilatedConv, MaxPool, ReLU
+from nasedu.space.fast_ops import AvgPool, DilatedConv, MaxPool, Pointwise, ReLU
 
 PRIMITIVES = (
     "none",
@@ -80,9 +80,8 @@ class FactorizedReduce(nn.Module):
     """Halve height and width: two 1x1 convolutions, each of every second pixel, the second one pixel on.
 
     So half of the channels see the pixels (0, 0), (0, 2), ..., the other half (1, 1), (1, 3), ...; `c_out`
-    must be even. The pixels are picked by slices and not by a stride: torch 2.14's CPU library writes past
-    its memory in the weight gradient of a 1x1 convolution of stride 2 with fewer than 8 channels in
-    channels-last memory, on CPUs without AVX-512. The numbers are the same.
+    must be even. The pixels are picked by slices and not by a stride, for the reason that
+    `fast_ops.Pointwise` gives.
     """
 
     def __init__(self, c_in: int, c_out: int, affine: bool):
@@ -137,7 +136,8 @@ def _dil_conv(kernel: int) -> Factory:
 
 def _conv(kernel: int) -> Factory:
     def make(c: int, stride: int, affine: bool) -> nn.Module:
-        convolution = nn.Conv2d(c, c, kernel, stride, kernel // 2, bias=False)
+        layer = Pointwise if kernel == 1 else nn.Conv2d
+        convolution = layer(c, c, kernel, stride, kernel // 2, bias=False)
         return nn.Sequential(ReLU(), convolution, nn.BatchNorm2d(c, affine=affine))
 
     return make
