@@ -24,7 +24,7 @@ def test_only_a_strided_pointwise_convolution_of_few_channels_stays_in_plain_ord
     assert channels_last(channels_last(model)) is model
     assert all(a is b for a, b in zip(model.parameters(), weights, strict=True)), "an optimizer holds these"
     assert [order(layer.weight) for layer in model] == ["last", "plain", "last", "last"]
-    model[1].register_forward_pre_hook(lambda layer, inputs: seen.append(order(inputs[0])))
+    model[1].register_forward_pre_hook(lambda layer, inputs: seen.extend(map(order, inputs)))
     x = torch.randn(4, 3, 18, 18).contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(model(x), before(x))
     torch.testing.assert_close(model[1](input=model[0](x)), before[1](before[0](x)))
