@@ -1,7 +1,16 @@
 """Datasets in memory, and batches of them: CIFAR-10, folders of images, shapes10 (drawn by the package)."""
 
 from nasedu.data import download, shapes
-from nasedu.data.datasets import CIFAR10_MEAN, CIFAR10_STD, Augment, batch_at, batches, get_dataset, seeded
+from nasedu.data.datasets import (
+    CIFAR10_MEAN,
+    CIFAR10_STD,
+    Augment,
+    Batches,
+    batch_at,
+    batches,
+    get_dataset,
+    seeded,
+)
 from nasedu.data.download import (
     CIFAR10_ARCHIVE,
     CIFAR10_FOLDER,
@@ -19,9 +28,11 @@ from nasedu.data.images import (
     SUFFIXES,
     DatasetError,
     ImageDataset,
+    InMemory,
     balanced_order,
     checksum,
     crc32,
+    in_memory,
     is_image_folder,
     read_folder,
     sizes,
@@ -29,6 +40,7 @@ from nasedu.data.images import (
 
 __all__ = [
     "Augment",
+    "Batches",
     "CIFAR10_ARCHIVE",
     "CIFAR10_FOLDER",
     "CIFAR10_MD5",
@@ -38,6 +50,7 @@ __all__ = [
     "DatasetError",
     "DownloadError",
     "ImageDataset",
+    "InMemory",
     "MANY",
     "SUFFIXES",
     "balanced_order",
@@ -50,6 +63,7 @@ __all__ = [
     "download",
     "fetch",
     "get_dataset",
+    "in_memory",
     "is_image_folder",
     "md5_of",
     "read_folder",

@@ -14,7 +14,15 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from nasedu.data import download, shapes
-from nasedu.data.images import DatasetError, ImageDataset, balanced_order, is_image_folder, read_folder, sizes
+from nasedu.data.images import (
+    DatasetError,
+    ImageDataset,
+    InMemory,
+    balanced_order,
+    is_image_folder,
+    read_folder,
+    sizes,
+)
 
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)  # of the 50,000 training images
 CIFAR10_STD = (0.2470, 0.2435, 0.2616)
@@ -74,28 +82,62 @@ class Augment:
 
 
 def batch_at(
-    dataset: ImageDataset,
+    dataset: InMemory,
     indices: Tensor,
     augment: Transform | None = None,
     generator: Generator | None = None,
     device: torch.device | str | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Make one batch of the images of these numbers: x (B, C, H, W) float32, normalised, channels-last; y
-    (B,).
+    """Make one batch of the items of these numbers: x (B, ...) and y (B, ...).
 
-    `augment(x, generator)` sees x in [0, 1], before it is normalised. The batch depends on nothing but the
-    arguments and the generator's state, so a resumed run can draw any batch by itself.
+    Images come as x (B, C, H, W) float32, normalised, channels-last; `augment(x, generator)` sees them in
+    [0, 1], before they are normalised. Anything else comes as it is in memory. The batch depends on nothing
+    but the arguments and the generator's state, so a resumed run can draw any batch by itself.
     """
-    indices = indices.to(dataset.images.device)
-    x, y = dataset.images[indices], dataset.labels[indices]
-    x, y = x.to(device or x.device).float() / 255, y.to(device or y.device)
+    indices = indices.to(dataset.inputs.device)
+    x, y = dataset.inputs[indices], dataset.labels[indices]
+    x, y = x.to(device or x.device), y.to(device or y.device)
+    if isinstance(dataset, ImageDataset):
+        x = x.float() / 255
     if augment is not None:
         x = augment(x, generator)
-    return dataset.normalise(x).contiguous(memory_format=torch.channels_last), y
+    if isinstance(dataset, ImageDataset):  # written out, for this is in the path of every step
+        mean, std = dataset.mean.to(x.device), dataset.std.to(x.device)
+        x = ((x - mean[:, None, None]) / std[:, None, None]).contiguous(memory_format=torch.channels_last)
+    return x, y
+
+
+class Batches:
+    """Batches by number, x and y as of `batch_at`, each a function of (seed, epoch, number) alone.
+
+    Past the end of the dataset a new permutation begins, so that any number can be drawn in an epoch.
+    `stream` tells the batches of one dataset from those of another with the same seed.
+    """
+
+    def __init__(
+        self,
+        dataset: InMemory,
+        batch_size: int,
+        augment: Transform | None,
+        seed: int,
+        stream: int,
+        device: torch.device,
+    ) -> None:
+        self.dataset, self.batch_size, self.augment, self.device = dataset, batch_size, augment, device
+        self.seed, self.stream = seed, stream
+        self.n, self.per_turn = len(dataset), len(dataset) // batch_size
+
+    def __call__(self, epoch: int, number: int) -> tuple[Tensor, Tensor]:
+        """Batch `number` of this epoch."""
+        turn, number = divmod(number, self.per_turn)
+        order = torch.randperm(self.n, generator=seeded(self.seed, epoch, turn, self.stream))
+        chosen = order[number * self.batch_size : (number + 1) * self.batch_size]
+        generator = seeded(self.seed, epoch, turn, number, self.stream)
+        return batch_at(self.dataset, chosen, self.augment, generator, self.device)
 
 
 def batches(
-    dataset: ImageDataset,
+    dataset: InMemory,
     batch_size: int,
     generator: Generator | None = None,
     augment: Transform | None = None,

@@ -1,12 +1,13 @@
-"""A dataset as uint8 tensors in memory: the images, their labels, what normalises them; and image folders."""
+"""Datasets as tensors in memory: any inputs and labels, or images and what normalises them; folders."""
 
+import copy
 import os
 import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from struct import error as StructError
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -25,7 +26,92 @@ class DatasetError(NaseduError, ValueError):
     """A dataset is missing, malformed or too small; the message says what to do."""
 
 
-class ImageDataset(Dataset[tuple[Tensor, int]]):
+class InMemory(Dataset[tuple[Tensor, Any]]):
+    """Inputs (N, ...) and labels (N, ...) as tensors in memory: token sequences, spectra, features.
+
+    `dataset[i]` is (inputs[i], labels[i]); batches give the inputs as they are. `classes` names the labels
+    where these are numbers of classes, `source` says in a line what the data are and whence. Raises
+    DatasetError unless there is one label for each input.
+    """
+
+    def __init__(
+        self,
+        inputs: Tensor,
+        labels: Tensor,
+        classes: Sequence[str] = (),
+        name: str = "data",
+        source: str = "",
+    ) -> None:
+        if not inputs.dim() or labels.shape[:1] != inputs.shape[:1]:
+            got = f"inputs {tuple(inputs.shape)} and labels {tuple(labels.shape)}"
+            raise DatasetError(f"got {got}; wanted (N, ...) and (N, ...), one label for each input")
+        self.inputs, self.labels, self.classes = inputs, labels, list(classes)
+        self.name, self.source = name, source or name
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Any]:
+        return self.inputs[index], self.labels[index]
+
+    def __repr__(self) -> str:
+        shape = tuple(self.inputs.shape[1:])
+        return f"{type(self).__name__}({self.name!r}: {len(self):,} of shape {shape}, {self.source})"
+
+    def take(self, indices: Sequence[int] | Tensor) -> Self:
+        """Take the items of these numbers, in this order."""
+        index = torch.as_tensor(indices, dtype=torch.long, device=self.inputs.device)
+        return self.like(self.inputs[index], self.labels[index])
+
+    def split(self, n: int) -> tuple[Self, Self]:
+        """Split into the first n items, and the rest."""
+        if not 0 < n < len(self):
+            raise DatasetError(f"cannot split {len(self)} items at {n}; wanted 1 to {len(self) - 1}")
+        return self.like(self.inputs[:n], self.labels[:n]), self.like(self.inputs[n:], self.labels[n:])
+
+    def to(self, device: torch.device | str) -> Self:
+        """Copy to `device`: a GPU holds CIFAR-10 easily."""
+        return self.like(self.inputs.to(device), self.labels.to(device))
+
+    def like(self, inputs: Tensor, labels: Tensor) -> Self:
+        """Other items of the same kind: same classes, name and source."""
+        other = copy.copy(self)
+        other.inputs, other.labels = inputs, labels
+        return other
+
+
+def in_memory(dataset: Any, name: str | None = None) -> InMemory:
+    """Read any map-style dataset of (input, label) into memory: images as `ImageDataset.from_dataset` does.
+
+    An input that is a tensor of another number of dimensions than 3, such as tokens (T,) or features (T, C),
+    is taken as it is; a label is a number or a tensor. What is in memory, or a Subset of it, stays as it is.
+    Raises DatasetError for anything else.
+    """
+    if isinstance(dataset, InMemory):
+        return dataset
+    if isinstance(dataset, Subset):
+        return in_memory(dataset.dataset, name).take(dataset.indices)
+    _check_items(dataset)
+    first = dataset[0][0]
+    if not isinstance(first, Tensor) or first.dim() == 3:
+        return ImageDataset.from_dataset(dataset, name)
+    name = name or type(dataset).__name__
+    pairs = [dataset[i] for i in range(len(dataset))]
+    shapes = sorted({tuple(x.shape) for x, _ in pairs})
+    if len(shapes) > 1:
+        raise DatasetError(f"the inputs of {name} have the shapes {shapes[0]}, {shapes[1]}, ...; wanted one")
+    labels = torch.stack([torch.as_tensor(y) for _, y in pairs])
+    classes = getattr(dataset, "classes", ())
+    return InMemory(torch.stack([x for x, _ in pairs]), labels, classes, name, f"read from a {name}")
+
+
+def _check_items(dataset: Any) -> None:
+    if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")) or not len(dataset):
+        kind = type(dataset).__name__
+        raise DatasetError(f"got {kind}; wanted an ImageDataset, or a dataset with len(d) > 0 and d[i]")
+
+
+class ImageDataset(InMemory):
     """Images (N, C, H, W) uint8 and labels (N,) int64 in memory, with the mean and std (C,) that normalise
     them.
 
@@ -54,43 +140,27 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
             raise DatasetError(f"labels go from {got}; wanted 0 to {len(classes) - 1}, one for each class")
         if mean is None or std is None:
             mean, std = _mean_and_std(images)
-        self.images, self.labels, self.classes = images, labels.long(), list(classes)
-        self.name, self.source = name, source or name
+        super().__init__(images, labels.long(), classes, name, source)
         self.mean = torch.as_tensor(mean, dtype=torch.float32, device=images.device)
         self.std = torch.as_tensor(std, dtype=torch.float32, device=images.device)
 
-    def __len__(self) -> int:
-        return len(self.images)
+    @property
+    def images(self) -> Tensor:
+        """The images (N, C, H, W) uint8."""
+        return self.inputs
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         return self.normalise(self.images[index].float() / 255), int(self.labels[index])
-
-    def __repr__(self) -> str:
-        shape = tuple(self.images.shape[1:])
-        return f"ImageDataset({self.name!r}: {len(self):,} images {shape}, {self.source})"
 
     def normalise(self, x: Tensor) -> Tensor:
         """(x - mean) / std for x (..., C, H, W) in [0, 1]."""
         return (x - self.mean.to(x.device)[:, None, None]) / self.std.to(x.device)[:, None, None]
 
-    def take(self, indices: Sequence[int] | Tensor) -> "ImageDataset":
-        """Take the images of these numbers, in this order, with the same mean and std."""
-        index = torch.as_tensor(indices, dtype=torch.long, device=self.images.device)
-        return self.like(self.images[index], self.labels[index])
-
-    def split(self, n: int) -> tuple["ImageDataset", "ImageDataset"]:
-        """Split into the first n images, and the rest."""
-        if not 0 < n < len(self):
-            raise DatasetError(f"cannot split {len(self)} images at {n}; wanted 1 to {len(self) - 1}")
-        return self.like(self.images[:n], self.labels[:n]), self.like(self.images[n:], self.labels[n:])
-
-    def to(self, device: torch.device | str) -> "ImageDataset":
-        """Copy to `device`: a GPU holds CIFAR-10 easily."""
-        return self.like(self.images.to(device), self.labels.to(device))
-
-    def like(self, images: Tensor, labels: Tensor) -> "ImageDataset":
-        """Other images of the same kind: same classes, name, source, mean and std."""
-        return ImageDataset(images, labels, self.classes, self.name, self.source, self.mean, self.std)
+    def like(self, inputs: Tensor, labels: Tensor) -> Self:
+        """Other images of the same kind, with mean and std where they are."""
+        other = super().like(inputs, labels)
+        other.mean, other.std = self.mean.to(inputs.device), self.std.to(inputs.device)
+        return other
 
     @classmethod
     def from_dataset(cls, dataset: Any, name: str | None = None) -> "ImageDataset":
@@ -103,9 +173,8 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
             return dataset
         if isinstance(dataset, Subset):
             return cls.from_dataset(dataset.dataset, name).take(dataset.indices)
+        _check_items(dataset)
         kind = type(dataset).__name__
-        if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")) or not len(dataset):
-            raise DatasetError(f"got {kind}; wanted an ImageDataset, or a dataset with len(d) > 0 and d[i]")
         name = name or kind
         pixels: list[Tensor] = []
         labels: list[int] = []
@@ -120,9 +189,9 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
         return cls(torch.stack(pixels), torch.tensor(labels), classes, name, f"read from a {kind}")
 
 
-def checksum(*datasets: ImageDataset) -> str:
-    """Tell these images and labels from others, wherever they lie: "crc32" and eight digits."""
-    return crc32(*(tensor for part in datasets for tensor in (part.images, part.labels)))
+def checksum(*datasets: InMemory) -> str:
+    """Tell these inputs and labels from others, wherever they lie: "crc32" and eight digits."""
+    return crc32(*(tensor for part in datasets for tensor in (part.inputs, part.labels)))
 
 
 def crc32(*tensors: Tensor) -> str:

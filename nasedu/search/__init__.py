@@ -11,7 +11,7 @@ from nasedu.search.base import (
     reward_accuracy,
 )
 from nasedu.search.controller import ENAS_OPS, IMPOSSIBLE, MACRO_CONSTANTS, Controller
-from nasedu.search.darts import DartsTrainer
+from nasedu.search.darts import DartsTrainer, Softmax
 from nasedu.search.decisions import (
     CellPart,
     Head,
@@ -24,7 +24,7 @@ from nasedu.search.decisions import (
     parts_of,
     shapes_of,
 )
-from nasedu.search.early_stop import hessian_vector, largest_eigenvalue, stop_epoch
+from nasedu.search.early_stop import EarlyStop, Eigenvalues, hessian_vector, largest_eigenvalue, stop_epoch
 from nasedu.search.enas import EnasTrainer
 from nasedu.search.evaluation import (
     Mean,
@@ -42,7 +42,7 @@ from nasedu.search.hypergrad import exact, first_order, implicit, sgd_step, unro
 from nasedu.search.random_search import RandomSearch
 from nasedu.search.registry import METHODS, Method, build
 from nasedu.search.reinforce import advantages, leave_one_out, moving_baseline, policy_loss
-from nasedu.search.relaxation import EDGES, Relaxation, edge_shares, gumbel, gumbel_one_hot
+from nasedu.search.relaxation import EDGES, EdgeShares, Gumbel, edge_shares, gumbel, gumbel_one_hot
 from nasedu.search.standalone import StandaloneTrainer, cosine, one_cycle
 from nasedu.search.trainer import CheckpointError, Trainer, default_device
 
@@ -53,6 +53,10 @@ __all__ = [
     "Controller",
     "DartsTrainer",
     "EDGES",
+    "EarlyStop",
+    "EdgeShares",
+    "Eigenvalues",
+    "Gumbel",
     "ENAS_OPS",
     "EnasTrainer",
     "Head",
@@ -68,12 +72,12 @@ __all__ = [
     "Method",
     "Metrics",
     "RandomSearch",
-    "Relaxation",
     "Reward",
     "Sample",
     "SamplingSearch",
     "SearchTrainer",
     "StandaloneTrainer",
+    "Softmax",
     "Step",
     "Trainer",
     "Writer",

@@ -1,14 +1,16 @@
 """What every search shares: a supernet, and the training images in two halves, one for w, one for alpha."""
 
-from collections.abc import Callable, Iterable, Mapping
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import is_dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from nasedu.data.datasets import Augment, batch_at, seeded
-from nasedu.data.images import DatasetError, ImageDataset, crc32
+from nasedu.data.datasets import Augment, Batches, Transform, seeded
+from nasedu.data.images import DatasetError, ImageDataset, InMemory, crc32, in_memory
 from nasedu.search.evaluation import Metrics, accuracy, batch_statistics, evaluate, prefixed
 from nasedu.search.trainer import Trainer
 from nasedu.space.choice import ArchError, choices, random_arch
@@ -24,13 +26,17 @@ def reward_accuracy(output: Tensor, target: Tensor) -> float:
 
 
 class SearchTrainer(Trainer):
-    """What DARTS, ENAS and random search share: a supernet, the training images cut in two halves, one
-    for the weights and one for the architecture, and batches drawn by number.
+    """What DARTS, ENAS and random search share: a supernet, the training data cut in two halves, one for the
+    weights and one for the architecture, batches drawn by number, and the same questions at the end.
 
-    `dataset` is an `ImageDataset` or any dataset of (image, label), read once into memory; `augment` is
-    applied to the batches of both halves (DARTS, section 3.1). `valid_share` of the images train the
-    architecture: a half (DARTS), or less (ENAS as released: a tenth). Raises DatasetError if a half holds no
-    batch.
+    `model(x, arch)` is the supernet; `loss(logits, y)` and `metrics(logits, y)` judge a batch. `dataset` is
+    an `ImageDataset`, an `InMemory`, or any dataset of (image or tensor, label), read once into memory.
+    `augment` is applied to the batches of both halves (DARTS, section 3.1): None crops and flips images and
+    leaves other data alone, False leaves all alone. `valid_share` of the data train the architecture: a half
+    (DARTS), or less (ENAS as released: a tenth). `grad_clip` bounds the norm of w's gradient (0: no bound).
+    `workers`, which NNI's trainers have, is accepted and unused: there are no worker processes. A callback
+    that is a dataclass says by its fields what must be the same when a checkpoint is resumed. The other
+    arguments are `Trainer`'s. Raises DatasetError if a half holds no batch.
     """
 
     def __init__(
@@ -46,65 +52,75 @@ class SearchTrainer(Trainer):
         log_frequency: int | None = None,
         grad_clip: float = 5.0,
         *,
-        augment: Callable[[Tensor, torch.Generator | None], Tensor] | None = None,
+        scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
+        augment: Transform | Literal[False] | None = None,
         valid_share: float = 0.5,
-        **options: Any,
+        seed: int = 0,
+        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_every: int = 100,
+        callbacks: Sequence[Callable[[Any], None]] = (),
+        progress: bool | None = None,
     ):
-        super().__init__(model, optimizer, num_epochs, batch_size, device, log_frequency, **options)
+        super().__init__(
+            model, optimizer, num_epochs, batch_size, device, log_frequency, scheduler=scheduler, seed=seed,
+            checkpoint=checkpoint, checkpoint_every=checkpoint_every, callbacks=callbacks, progress=progress,
+        )  # fmt: skip
         self.loss, self.metrics, self.grad_clip = loss, metrics, grad_clip
-        self.augment = Augment() if augment is None else augment
-        images = ImageDataset.from_dataset(dataset)
+        data = in_memory(dataset)
         if not 0 < valid_share < 1:
             raise ValueError(f"valid_share is a share between 0 and 1, got {valid_share}")
-        half = len(images) - round(valid_share * len(images) + 1e-9)  # of an odd number the smaller half
-        if min(half, len(images) - half) < batch_size:
+        half = len(data) - round(valid_share * len(data) + 1e-9)  # of an odd number the smaller half
+        if min(half, len(data) - half) < batch_size:
             raise DatasetError(
-                f"{len(images)} images give parts of {half} and {len(images) - half}, one less than a batch "
-                f"of {batch_size}; use more images or a smaller batch_size"
+                f"{len(data)} items give parts of {half} and {len(data) - half}, one less than a batch "
+                f"of {batch_size}; use more data or a smaller batch_size"
             )
-        order = torch.randperm(len(images), generator=seeded(self.seed))
-        self.train_half = images.take(order[:half]).to(self.device)
-        self.valid_half = images.take(order[half:]).to(self.device)
-        self.batches_per_half = half // batch_size
+        order = torch.randperm(len(data), generator=seeded(seed))
+        self.train_half = data.take(order[:half]).to(self.device)
+        self.valid_half = data.take(order[half:]).to(self.device)
+        if augment is None and isinstance(data, ImageDataset):
+            augment = Augment()
+        self.augment: Transform | None = augment or None
+        # Batch `number` of an epoch, from the half that trains the weights, and from the other: x, y.
+        self.train_batch = Batches(self.train_half, batch_size, self.augment, seed, 1, self.device)
+        self.valid_batch = Batches(self.valid_half, batch_size, self.augment, seed, 2, self.device)
+        self.steps_per_epoch = half // batch_size  # a batch of the weights' half each
+        settings = [repr(callback) for callback in self.callbacks if is_dataclass(callback)]
+        # What a subclass adds must be the same for a checkpoint to be resumed.
+        self.remembered: dict[str, Any] = {"callbacks": settings} if settings else {}
 
     @cached_property
     def _fingerprint(self) -> str:
-        """Tells these images from others; made when a checkpoint first wants it."""
+        """Tells these data from others; made when a checkpoint first wants it."""
         halves = self.train_half, self.valid_half
-        return f"{sum(map(len, halves))} images, {crc32(*(half.images for half in halves))}"
+        return f"{sum(map(len, halves))} images, {crc32(*(half.inputs for half in halves))}"
 
     def config(self) -> dict[str, Any]:
-        """See `Trainer.config`; the images and the shapes of the matrices must be the same, too."""
+        """See `Trainer.config`; the data and the shapes of the matrices must be the same, too."""
         shapes = {label: list(shape) for label, shape in choices(self.model).items()}
-        return {**super().config(), "data": self._fingerprint, "choices": shapes}
+        return {**super().config(), "data": self._fingerprint, "choices": shapes, **self.remembered}
 
-    def train_batch(self, epoch: int, number: int) -> tuple[Tensor, Tensor]:
-        """Batch `number` of this epoch from the half that trains the weights: x (B, C, H, W), y (B,)."""
-        return self._batch(self.train_half, epoch, number, 1)
-
-    def valid_batch(self, epoch: int, number: int) -> tuple[Tensor, Tensor]:
-        """The same from the half that trains the architecture."""
-        return self._batch(self.valid_half, epoch, number, 2)
-
-    def _batch(self, half: ImageDataset, epoch: int, number: int, stream: int) -> tuple[Tensor, Tensor]:
-        # Past the end of the half a new permutation begins, so that any number of batches can be drawn
-        # in an epoch.
-        turn, number = divmod(number, len(half) // self.batch_size)
-        order = torch.randperm(len(half), generator=seeded(self.seed, epoch, turn, stream))
-        chosen = order[number * self.batch_size : (number + 1) * self.batch_size]
-        return batch_at(
-            half, chosen, self.augment, seeded(self.seed, epoch, turn, number, stream), self.device
-        )
-
-    def weight_step(self, x: Tensor, y: Tensor, arch: Mapping[str, Tensor]) -> dict[str, float]:
+    def weight_step(self, x: Tensor, y: Tensor, arch: Mapping[str, Tensor]) -> dict[str, Any]:
         """One step of the optimizer on the weights, with `arch` held fixed; loss and metrics of the batch."""
         self.model.train()
         logits = self.model(x, arch)
         loss = self.loss(logits, y)
         self.descend(loss, self.grad_clip)
-        return {"train_loss": loss.item(), **prefixed("train", self.metrics(logits.detach(), y))}
+        return {"train_loss": loss.detach(), **prefixed("train", self.metrics(logits.detach(), y))}
 
-    def score(self, arch: Mapping[str, Tensor], dataset: ImageDataset | None = None) -> dict[str, float]:
+    def stop(self, back_to: int | None = None) -> None:
+        """End the search with this epoch, as a callback may; it goes back to epoch `back_to` (from 1)."""
+        self.history.epochs[-1]["stopped_at"] = back_to or self.epoch
+
+    def stopped_at(self) -> int | None:
+        """The epoch, counted from 1, that a stopped search has gone back to; None while it goes on."""
+        return self.history.epochs[-1].get("stopped_at") if self.history.epochs else None
+
+    def finished(self) -> bool:
+        """All epochs are done, or a callback has stopped the search."""
+        return super().finished() or self.stopped_at() is not None
+
+    def score(self, arch: Mapping[str, Tensor], dataset: InMemory | None = None) -> dict[str, float]:
         """Loss and metrics of one architecture in the supernet, on the architecture half or `dataset`.
 
         By batch statistics; it changes nothing.
@@ -150,19 +166,14 @@ class SamplingSearch(SearchTrainer):
     """What ENAS and random search share: they draw architectures, and at the end keep the best of several.
 
     `n_candidates` are scored by `reward_function(logits, target)` on the same `candidate_images` images of
-    the second half of the dataset. The other arguments are those of `SearchTrainer`. Raises ArchError at
-    once if the model has nothing to search or nothing that can be exported.
+    the second half of the dataset.
     """
 
-    def __init__(
-        self,
-        *common: Any,
-        reward_function: Reward = reward_accuracy,
-        n_candidates: int = 10,
-        candidate_images: int = 2000,
-        **options: Any,
-    ):
-        super().__init__(*common, **options)
+    def judge_by(self, reward_function: Reward, n_candidates: int, candidate_images: int) -> None:
+        """Say how candidates are scored: to be called by `__init__`.
+
+        Raises ArchError at once if the model has nothing to search or nothing that can be exported.
+        """
         for name, number in (("n_candidates", n_candidates), ("candidate_images", candidate_images)):
             if not isinstance(number, int) or number < 1:
                 raise ValueError(f"{name} must be a whole number from 1 up, got {number!r}")

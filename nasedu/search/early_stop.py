@@ -1,13 +1,19 @@
 """How sharp is the minimum that a search sits in? The largest eigenvalue of d^2 L_val / d alpha^2.
 
 Where DARTS fails it grows, since cutting the matrix down to a cell is a large step in alpha (Zela, Elsken,
-Saikia, Marrakchi, Brox, Hutter, ICLR 2020, arXiv:1909.09656, "RobustDARTS").
+Saikia, Marrakchi, Brox, Hutter, ICLR 2020, arXiv:1909.09656, "RobustDARTS"). `Eigenvalues` measures it
+during a search, `EarlyStop` ends the search by it, too: `DartsTrainer(callbacks=[EarlyStop()])`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from nasedu.data.datasets import batches
+from nasedu.search.darts import DartsTrainer
+from nasedu.search.evaluation import batch_statistics
 
 
 def hessian_vector(loss: Callable[[dict[str, Tensor]], Tensor], alpha: Mapping[str, Tensor]) -> Callable:
@@ -66,21 +72,78 @@ def largest_eigenvalue(
 
 
 def stop_epoch(
-    eigenvalues: Sequence[float], factor: float = 1.3, window: int = 5, delta: int = 4, start: int = 10
+    eigenvalues: Sequence[float],
+    ev_freq: int = 2,
+    factor: float = 1.3,
+    window: int = 5,
+    delta: int = 4,
+    start: int = 10,
 ) -> int | None:
-    """Should a search with these eigenvalues, one for each epoch, have stopped? The epoch to go back to.
+    """Should a search with these eigenvalues have stopped? The epoch to go back to.
 
-    It stops at the first epoch from `start` on at which the mean of the last `window` eigenvalues is more
-    than `factor` times that mean `delta` epochs before, if that was positive; the answer, counted from 1, is
-    the epoch in the middle of the earlier window. None: go on. RobustDARTS, section 4.3. The constants are of
-    its released code, which measures every second epoch and takes `start` as the first epoch to go back to.
+    Number i was measured after epoch i x ev_freq, counted from 0. A local average is the mean of `window`
+    measurements (fewer at the start) and belongs to the epoch of the middle one. The search stops when a
+    local average is more than `factor` times the one `delta` measurements before, and goes back to the
+    epoch of that one, if it is `start` or later (from 0): with ev_freq=2 after epoch 22 at the earliest. The
+    answer counts from 1, as a history does; None: go on. RobustDARTS as released (src/utils.py, EVLocalAvg);
+    ours besides: an average that is not positive stops nothing.
+    """
+    half = window // 2
+
+    def average(i: int) -> float:
+        values = eigenvalues[max(i - half, 0) : i + half + 1]
+        return sum(values) / len(values)
+
+    for i in range(delta, len(eigenvalues) - half):
+        epoch, before = (i - delta) * ev_freq, average(i - delta)
+        if epoch >= start and before > 0 and average(i) > factor * before:
+            return epoch + 1
+    return None
+
+
+@dataclass(frozen=True)
+class Eigenvalues:
+    """A callback of `DartsTrainer`: the Hessian's largest eigenvalue goes into the history.
+
+    Measured after every `ev_freq`-th epoch, the first among them, on the first `images` images of alpha's
+    half, by batch statistics; it changes nothing. In the history it is "eigenvalue".
     """
 
-    def mean(epoch: int) -> float:
-        return sum(eigenvalues[epoch - window : epoch]) / window
+    images: int = 128
+    ev_freq: int = 1
 
-    for epoch in range(max(start, window + delta), len(eigenvalues) + 1):
-        before = mean(epoch - delta)
-        if before > 0 and mean(epoch) > factor * before:
-            return epoch - delta - window // 2
-    return None
+    def __post_init__(self) -> None:
+        if self.images < 1 or self.ev_freq < 1:
+            raise ValueError(f"images and ev_freq count from 1 up, got {self.images} and {self.ev_freq}")
+
+    def measure(self, trainer: DartsTrainer) -> float:
+        """The eigenvalue now."""
+        images = trainer.valid_half.take(range(min(self.images, len(trainer.valid_half))))
+        x, y = next(batches(images, len(images), device=trainer.device))
+        with batch_statistics(trainer.model):
+            return largest_eigenvalue(
+                lambda alpha: trainer.loss(trainer.model(x, trainer.relaxation.arch(alpha)), y), trainer.alpha
+            )
+
+    def __call__(self, trainer: DartsTrainer) -> None:
+        """Measure, if it is time."""
+        if (trainer.epoch - 1) % self.ev_freq == 0:
+            trainer.history.epochs[-1]["eigenvalue"] = self.measure(trainer)
+
+
+@dataclass(frozen=True)
+class EarlyStop(Eigenvalues):
+    """RobustDARTS: measure the eigenvalue, and end the search where `stop_epoch` says that it should end.
+
+    `arch()` of the search is then that of the epoch gone back to.
+    """
+
+    ev_freq: int = 2
+    factor: float = 1.3
+
+    def __call__(self, trainer: DartsTrainer) -> None:
+        """Measure, if it is time, and stop the search if its eigenvalue has grown too far."""
+        super().__call__(trainer)
+        measured = [line["eigenvalue"] for line in trainer.history.epochs[:: self.ev_freq]]
+        if back := stop_epoch(measured, self.ev_freq, self.factor):
+            trainer.stop(back)

@@ -6,13 +6,14 @@ Pham, Guan, Zoph, Le, Dean, ICML 2018, arXiv:1802.03268, section 2.2 and the rel
     2. the controller: several updates, each by several architectures, each rewarded on one validation batch
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from nasedu.data.datasets import batch_at, seeded
+from nasedu.data.datasets import Transform, batch_at, seeded
 from nasedu.search.base import Reward, SamplingSearch
 from nasedu.search.controller import Controller
 from nasedu.search.decisions import InputPart, Sample
@@ -28,9 +29,9 @@ class EnasTrainer(SamplingSearch):
     `reward_accuracy`. `ctrl_kwargs` are arguments of `Controller`, which is trained by Adam with rate
     `ctrl_lr`, betas (0, 0.999) and eps 1e-3 (released code). An epoch has `ctrl_steps` controller updates
     (30: released code), each the mean of `ctrl_steps_aggregate` samples. `skip_weight` weighs the
-    controller's `skip_penalty`. `grad_clip` bounds the norm of both gradients (0: no bound). `workers` is
-    accepted and unused: there are no worker processes. Where nothing is said a default is NNI's; the
-    released micro search has baseline_decay=0.99, ctrl_lr=0.0035, ctrl_steps_aggregate=10.
+    controller's `skip_penalty`. `grad_clip` bounds the norm of both gradients (0: no bound). Where nothing
+    is said a default is NNI's; the released micro search has baseline_decay=0.99, ctrl_lr=0.0035,
+    ctrl_steps_aggregate=10.
 
     Keyword-only, what a small search needs before the controller learns (see notebook 09):
 
@@ -42,7 +43,7 @@ class EnasTrainer(SamplingSearch):
       here it is the same for all of them and cancels.
 
     At the end `n_candidates` samples (10) are scored on the same `candidate_images` images (2000) of the
-    second half, and the best is exported. Keyword-only besides: `augment` and all of `Trainer`.
+    second half, and the best is exported. Everything else: see `SearchTrainer`.
 
     A line of the history has train_loss and metrics (of the child's batches), valid_loss and metrics, reward
     R and entropy (of the controller's), baseline, and "arch": the mean matrices of 100 samples, which is the
@@ -76,11 +77,23 @@ class EnasTrainer(SamplingSearch):
         child_epochs: int = 0,
         paired: bool = False,
         reward_images: int | None = None,
-        **options: Any,
+        n_candidates: int = 10,
+        candidate_images: int = 2000,
+        scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
+        augment: Transform | Literal[False] | None = None,
+        valid_share: float = 0.5,
+        seed: int = 0,
+        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_every: int = 100,
+        callbacks: Sequence[Callable[[Any], None]] = (),
+        progress: bool | None = None,
     ):
-        common = (model, loss, metrics, optimizer, num_epochs, dataset)
-        options = {"reward_function": reward_function, **options}
-        super().__init__(*common, batch_size, device, log_frequency, grad_clip, **options)
+        super().__init__(
+            model, loss, metrics, optimizer, num_epochs, dataset, batch_size, device, log_frequency,
+            grad_clip, scheduler=scheduler, augment=augment, valid_share=valid_share, seed=seed,
+            checkpoint=checkpoint, checkpoint_every=checkpoint_every, callbacks=callbacks, progress=progress,
+        )  # fmt: skip
+        self.judge_by(reward_function, n_candidates, candidate_images)
         self.controller = Controller.for_model(
             model, **{"generator": seeded(self.seed, 3), **(ctrl_kwargs or {})}
         )
@@ -104,9 +117,9 @@ class EnasTrainer(SamplingSearch):
             self.controller.parameters(), lr=ctrl_lr, betas=(0.0, 0.999), eps=1e-3
         )
         self.baseline: float | None = None
-        self.child_steps = self.batches_per_half
+        self.child_steps = self.steps_per_epoch
         self.steps_per_epoch = self.child_steps + ctrl_steps
-        self._settings = {
+        self.remembered |= {
             "controller": f"{ctrl_lr} {ctrl_steps_aggregate} {baseline_decay} {dict(ctrl_kwargs or {})}",
             "weights": f"entropy {entropy_weight}, skip {skip_weight}",
             "rewards": f"child alone {child_epochs}, paired {paired}, images {self.reward_images}",
@@ -206,10 +219,6 @@ class EnasTrainer(SamplingSearch):
         if open_rows:
             line["skip_rate"] = torch.cat(open_rows).mean().item()
         return {**line, "arch": {label: matrix.tolist() for label, matrix in arch.items()}}
-
-    def config(self) -> dict[str, Any]:
-        """See `Trainer.config`."""
-        return {**super().config(), **self._settings}
 
     def extra_state(self) -> dict[str, Any]:
         """The controller, its optimizer and the baseline."""

@@ -9,7 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from tqdm.auto import tqdm
 
 from nasedu.data.datasets import batches
-from nasedu.data.images import ImageDataset
+from nasedu.data.images import InMemory
 
 Metrics = Callable[[Tensor, Tensor], Mapping[str, float]]
 
@@ -92,14 +92,14 @@ def reestimated(model: nn.Module, passes: Iterable[Callable[[], object]]) -> Ite
 @torch.no_grad()
 def evaluate(
     forward: Callable[[Tensor], Tensor],
-    dataset: ImageDataset,
+    dataset: InMemory,
     loss: Callable[[Tensor, Tensor], Tensor] | None = None,
     metrics: Metrics = accuracy,
     batch_size: int = 256,
     device: torch.device | str | None = None,
     progress: bool = False,
 ) -> dict[str, float]:
-    """Mean loss and metrics of `forward(x) -> logits` over a dataset, each image counted once: {"loss":
+    """Mean loss and metrics of `forward(x) -> logits` over a dataset, each item counted once: {"loss":
     ..., "acc1": ...}.
 
     The caller chooses the mode of the model (`model.eval()`, or `batch_statistics(model)` for a supernet).

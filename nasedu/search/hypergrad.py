@@ -13,9 +13,10 @@ like `alpha`. Nothing is changed in place and no `.grad` is touched.
 """
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Tensors = Mapping[str, Tensor]
 Loss = Callable[[dict[str, Tensor], dict[str, Tensor]], Tensor]
@@ -43,9 +44,11 @@ def unrolled(
 ) -> dict[str, Tensor]:
     """The hypergradient through one SGD step, by a finite difference. DARTS, eq. 6-8.
 
-        w' = w - lr (momentum b + grad_w L_train(w, alpha) + weight_decay w) v  = grad_w' L_val(w', alpha) H
-        = [grad_alpha L_train(w + eps v, alpha) - grad_alpha L_train(w - eps v, alpha)] / (2 eps),  eps = r /
-        ||v|| answer = grad_alpha L_val(w', alpha) - lr H
+        w'     = w - lr (momentum b + grad_w L_train(w, alpha) + weight_decay w)
+        v      = grad_w' L_val(w', alpha)
+        eps    = r / ||v||
+        H      = [grad_alpha L_train(w + eps v, alpha) - grad_alpha L_train(w - eps v, alpha)] / (2 eps)
+        answer = grad_alpha L_val(w', alpha) - lr H
 
     `buffers` are the optimizer's momentum buffers b, a dict like `w` (a missing entry counts as zero). The
     error of H is of order r^2 where L_train is smooth.
@@ -144,6 +147,28 @@ def sgd_step(
             step = step + momentum * buffers[name].detach()
         stepped[name] = value - lr * step
     return stepped
+
+
+def sgd_settings(
+    optimizer: torch.optim.Optimizer, model: nn.Module, lr: float | None = None
+) -> dict[str, Any]:
+    """A torch SGD's lr, momentum, buffers and weight decay, as `unrolled` takes them; `lr` overrules its own.
+
+    Raises ValueError for an optimizer whose step is another than eq. 6's.
+    """
+    group = optimizer.param_groups[0]
+    if len(optimizer.param_groups) > 1 or group.get("nesterov") or "momentum" not in group:
+        raise ValueError(
+            "unrolled=True wants a plain torch.optim.SGD with one parameter group and no Nesterov momentum, "
+            f"since its virtual step (eq. 6) is that optimizer's step; got {type(optimizer).__name__}"
+        )
+    buffers = {
+        name: optimizer.state[weight]["momentum_buffer"]
+        for name, weight in model.named_parameters()
+        if optimizer.state.get(weight, {}).get("momentum_buffer") is not None
+    }
+    own = {key: group[key] for key in ("lr", "momentum", "weight_decay")}
+    return {**own, "lr": group["lr"] if lr is None else lr, "buffers": buffers}
 
 
 def _conjugate_gradients(matvec: Callable[[Tensors], Tensors], b: Tensors, steps: int) -> dict[str, Tensor]:

@@ -1,15 +1,16 @@
 """Honest comparisons: random search, in the same supernet or without one, with the same loop and export."""
 
+import os
 from bisect import bisect_right
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from nasedu.data.datasets import seeded
-from nasedu.search.base import Candidate, SamplingSearch
+from nasedu.data.datasets import Transform, seeded
+from nasedu.search.base import Candidate, Reward, SamplingSearch, reward_accuracy
 from nasedu.search.evaluation import Metrics
 from nasedu.search.standalone import cosine
 from nasedu.space.choice import random_arch
@@ -27,9 +28,8 @@ class RandomSearch(SamplingSearch):
     the learning rate going once through `schedule` (from 1 to 0, as `StandaloneTrainer`'s, in place of a
     scheduler). Each is scored as its training ends, like the others; the last one's weights stay in `model`.
 
-    The arguments are those of `EnasTrainer`, less what belongs to a controller; keyword-only:
-    `reward_function`, `n_candidates`, `candidate_images` (see `SamplingSearch`), `augment` and all of
-    `Trainer`. A line of the history has train_loss, metrics and lr. Raises ValueError if there are more
+    `reward_function`, `n_candidates`, `candidate_images`: see `SamplingSearch`; everything else: see
+    `SearchTrainer`. A line of the history has train_loss, metrics and lr. Raises ValueError if there are more
     candidates than steps, or both a scheduler and training alone.
     """
 
@@ -49,15 +49,26 @@ class RandomSearch(SamplingSearch):
         log_frequency: int | None = None,
         grad_clip: float = 5.0,
         *,
+        reward_function: Reward = reward_accuracy,
         n_candidates: int = 20,
+        candidate_images: int = 2000,
         weight_sharing: bool = True,
         schedule: Callable[[float], float] = cosine,
-        **options: Any,
+        scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
+        augment: Transform | Literal[False] | None = None,
+        valid_share: float = 0.5,
+        seed: int = 0,
+        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_every: int = 100,
+        callbacks: Sequence[Callable[[Any], None]] = (),
+        progress: bool | None = None,
     ):
-        common = (model, loss, metrics, optimizer, num_epochs, dataset)
-        options = {"n_candidates": n_candidates, **options}
-        super().__init__(*common, batch_size, device, log_frequency, grad_clip, **options)
-        self.steps_per_epoch = self.batches_per_half
+        super().__init__(
+            model, loss, metrics, optimizer, num_epochs, dataset, batch_size, device, log_frequency,
+            grad_clip, scheduler=scheduler, augment=augment, valid_share=valid_share, seed=seed,
+            checkpoint=checkpoint, checkpoint_every=checkpoint_every, callbacks=callbacks, progress=progress,
+        )  # fmt: skip
+        self.judge_by(reward_function, n_candidates, candidate_images)
         self.weight_sharing, self.schedule = weight_sharing, schedule
         if not weight_sharing:
             self._prepare_training_alone()
@@ -99,6 +110,7 @@ class RandomSearch(SamplingSearch):
             "optimizer": deepcopy(self.optimizer.state_dict()),
         }
         self.trained: list[Candidate] = []
+        self.remembered["candidates alone"] = [n, self.candidate_images]
 
     def step_alone(self, number: int) -> dict[str, float]:
         """Step `number` of the whole search; the first of a candidate starts it, the last scores it."""
@@ -123,13 +135,6 @@ class RandomSearch(SamplingSearch):
         if not self.trained:
             raise RuntimeError("no candidate is trained yet: call fit() first")
         return sorted(self.trained, key=lambda candidate: -candidate.scores["reward"])
-
-    def config(self) -> dict[str, Any]:
-        """See `Trainer.config`."""
-        alone = (
-            {} if self.weight_sharing else {"candidates alone": [self.n_candidates, self.candidate_images]}
-        )
-        return {**super().config(), **alone}
 
     def extra_state(self) -> dict[str, Any]:
         """Without weight sharing: the weights that each candidate starts from, and those trained."""

@@ -17,6 +17,7 @@ from nasedu.search.base import SearchTrainer, reward_accuracy
 from nasedu.search.darts import DartsTrainer
 from nasedu.search.enas import EnasTrainer
 from nasedu.search.random_search import RandomSearch
+from nasedu.search.relaxation import EdgeShares, Gumbel
 
 
 @dataclass(frozen=True)
@@ -51,13 +52,13 @@ METHODS: dict[str, Method] = {
     "PC-DARTS": Method(
         DartsTrainer,
         "As DARTS 1st, with a quarter of the channels through the operations and a share for each edge.",
-        {"edge_normalisation": True},
+        {"relaxation": EdgeShares()},
         {"partial": 4},
     ),
     "GDAS": Method(
         DartsTrainer,
         "As DARTS 1st, but each step draws one operation an edge, and only that one is run.",
-        {"gumbel": (10.0, 0.1)},
+        {"relaxation": Gumbel(10.0, 0.1)},
     ),
     "ENAS": Method(
         EnasTrainer,

@@ -1,15 +1,22 @@
-"""From logits to the matrix of an architecture, in the ways that the remedies for DARTS's failures need.
+"""From logits to the matrix of an architecture, in other ways than DARTS's `Softmax`.
 
-DARTS itself takes a softmax of each row (arXiv:1806.09055, eq. 2).
+    DartsTrainer(..., relaxation=Gumbel(10.0, 0.1))
+
+    Gumbel(10.0, 0.1)       GDAS: one operation an edge, drawn anew in each step
+    EdgeShares()            PC-DARTS: a row for the operations, and a share for the edge
+
+A new one is a subclass of `Softmax` and no edit elsewhere.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from nasedu.space.choice import InputChoice, Sampled, choices, points
+from nasedu.search.darts import Matrices, Softmax
+from nasedu.space.choice import Sampled, points
 
 EDGES = " edges"  # alpha[label + EDGES] are the logits of the edges themselves, with edge normalisation
 
@@ -43,60 +50,78 @@ def gumbel_one_hot(logits: Tensor, noise: Tensor, temperature: float) -> Tensor:
     return hard + (soft - soft.detach())
 
 
-class Relaxation:
-    """alpha -> arch: a dict of logits becomes the matrices that `model` takes.
+@dataclass
+class Gumbel(Softmax):
+    """GDAS: each step draws one operation an edge by `gumbel_one_hot`, and only that one is run.
 
-    A row is the softmax of its logits (DARTS, eq. 2); where any number of inputs may be chosen, each has a
-    gate of its own, a sigmoid. With `edge_normalisation` an edge has a logit, too, in alpha[label + EDGES],
-    and its row is multiplied by its share (`edge_shares`). True takes the nodes of the model's cells, for
-    other models give {label: the node of each row}; ValueError where a node is missing.
+    The temperature goes in a straight line from `first` (first epoch) to `last` (last epoch); what is shown
+    and derived is the softmax. Dong, Yang, CVPR 2019, arXiv:1910.04465.
     """
 
-    def __init__(self, model: nn.Module, edge_normalisation: bool | Mapping[str, Sequence[int]] = False):
-        self.shapes = choices(model)
-        found = points(model)
-        self.gates = {
-            label
-            for label, rows in found.items()
-            if isinstance(rows[0], InputChoice) and rows[0].n_chosen is None
-        }
-        if isinstance(edge_normalisation, Mapping):
-            self.nodes: dict[str, list[Any]] = {k: list(nodes) for k, nodes in edge_normalisation.items()}
-        else:
-            asked = found.items() if edge_normalisation else ()
-            self.nodes = {label: [getattr(row, "node", None) for row in rows] for label, rows in asked}
-        for label, nodes in self.nodes.items():
+    first: float = 10.0
+    last: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not min(self.first, self.last) > 0:
+            raise ValueError(f"Gumbel wants two temperatures above 0, got {self.first} and {self.last}")
+
+    def temperature(self, progress: float) -> float:
+        """From `first` at 0 to `last` at 1."""
+        return self.first + (self.last - self.first) * progress
+
+    def draw(self, alpha: Matrices, progress: float, generator: torch.Generator) -> dict[str, Tensor]:
+        """Rows of a single 1; gates are open to their degree."""
+        arch = Sampled(self.arch(alpha))
+        for label, shape in self.shapes.items():
+            noise = gumbel(shape, generator).to(alpha[label])
+            if label not in self.gates:
+                arch[label] = gumbel_one_hot(alpha[label], noise, self.temperature(progress))
+        return arch
+
+
+@dataclass
+class EdgeShares(Softmax):
+    """Edge normalisation of PC-DARTS: an edge has a logit, too, and its row is multiplied by its share.
+
+    The edges' logits are alpha[label + EDGES], their shares `edge_shares`. `nodes` is {label: the node of
+    each row}; None takes those of the model's cells. `rows` makes the rows themselves: `Softmax()`, or
+    `Gumbel()`. Partial channels belong to the model: `CNN(..., partial=4)`. Raises ValueError where a node is
+    missing. Xu et al., ICLR 2020, arXiv:1907.05737, eq. 3.
+    """
+
+    nodes: Mapping[str, Sequence[int]] | None = None
+    rows: Softmax = field(default_factory=Softmax)
+
+    def prepare(self, model: nn.Module) -> None:
+        """Look at what there is to decide, and which edges go into the same node."""
+        super().prepare(model)
+        self.rows.prepare(model)
+        found = {label: [getattr(row, "node", None) for row in rows] for label, rows in points(model).items()}
+        cells = {label: nodes for label, nodes in found.items() if any(node is not None for node in nodes)}
+        # A model without cells is told of, with all its labels, rather than searched without shares.
+        self.node_of: dict[str, Any] = dict((cells or found) if self.nodes is None else self.nodes)
+        for label, nodes in self.node_of.items():
             if label not in self.shapes or len(nodes) != self.shapes[label][0] or None in nodes:
                 raise ValueError(
-                    f"edge_normalisation wants the node of each row of {label!r}, got {nodes}; the model "
-                    f"has {self.shapes}; give {{label: [node of row 0, node of row 1, ...]}}"
+                    f"EdgeShares wants the node of each row of {label!r}, got {nodes}; the model has "
+                    f"{self.shapes}; give nodes={{label: [node of row 0, node of row 1, ...]}}"
                 )
 
     def start(self, generator: torch.Generator) -> dict[str, Tensor]:
-        """alpha for the start of a search: 1e-3 x normal noise."""
-        shapes: dict[str, tuple[int, ...]] = dict(self.shapes)
-        shapes |= {label + EDGES: (len(nodes),) for label, nodes in self.nodes.items()}
-        return {label: 1e-3 * torch.randn(shape, generator=generator) for label, shape in shapes.items()}
+        """The rows' logits, and those of the edges."""
+        edges = {label + EDGES: (len(nodes),) for label, nodes in self.node_of.items()}
+        alpha = self.rows.start(generator)
+        return alpha | {k: 1e-3 * torch.randn(shape, generator=generator) for k, shape in edges.items()}
 
-    def noise(self, generator: torch.Generator) -> dict[str, Tensor]:
-        """Gumbel noise for one draw of an architecture."""
-        return {label: gumbel(shape, generator) for label, shape in self.shapes.items()}
+    def arch(self, alpha: Matrices) -> dict[str, Tensor]:
+        """The rows' matrices, times shares."""
+        return self._shared(self.rows.arch(alpha), alpha)
 
-    def arch(
-        self,
-        alpha: Mapping[str, Tensor],
-        noise: Mapping[str, Tensor] | None = None,
-        temperature: float = 1.0,
-    ) -> dict[str, Tensor]:
-        """The matrices of `alpha`; with `noise` (GDAS) rows of a single 1, drawn by `gumbel_one_hot`."""
-        arch: dict[str, Tensor] = {} if noise is None else Sampled()
-        for label in self.shapes:
-            if label in self.gates:
-                arch[label] = alpha[label].sigmoid()
-            elif noise is None:
-                arch[label] = alpha[label].softmax(dim=-1)
-            else:
-                arch[label] = gumbel_one_hot(alpha[label], noise[label].to(alpha[label]), temperature)
-            if label in self.nodes:
-                arch[label] = arch[label] * edge_shares(alpha[label + EDGES], self.nodes[label])[:, None]
+    def draw(self, alpha: Matrices, progress: float, generator: torch.Generator) -> dict[str, Tensor]:
+        """The same of what the rows draw."""
+        return self._shared(self.rows.draw(alpha, progress, generator), alpha)
+
+    def _shared(self, arch: dict[str, Tensor], alpha: Matrices) -> dict[str, Tensor]:
+        for label, nodes in self.node_of.items():
+            arch[label] = arch[label] * edge_shares(alpha[label + EDGES], nodes)[:, None]
         return arch

@@ -20,9 +20,11 @@ from nasedu.data.datasets import Augment
 from nasedu.data.images import ImageDataset
 from nasedu.search.base import SearchTrainer, arguments, gap_callback, reward_accuracy
 from nasedu.search.darts import DartsTrainer
+from nasedu.search.early_stop import Eigenvalues
 from nasedu.search.enas import EnasTrainer
 from nasedu.search.evaluation import batch_statistics, evaluate, modes_kept, reestimated
 from nasedu.search.random_search import RandomSearch
+from nasedu.search.relaxation import EdgeShares, Gumbel
 from nasedu.space import small
 from nasedu.space.network import CNN
 from nasedu.study import study, truth
@@ -36,8 +38,8 @@ Run = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 METHODS: dict[str, dict[str, Any]] = {
     "DARTS 1st": {},
     "DARTS 2nd": {"unrolled": True},
-    "PC-DARTS": {"edge_normalisation": True},
-    "GDAS": {"gumbel": (10.0, 0.1)},
+    "PC-DARTS": {"relaxation": EdgeShares()},
+    "GDAS": {"relaxation": Gumbel(10.0, 0.1)},
     "ENAS": {"ctrl_lr": 3.5e-3, "ctrl_steps": 10, "ctrl_steps_aggregate": 10, "baseline_decay": 0.95},
     "random": {},
 }
@@ -132,9 +134,9 @@ def small_space(protocol: Protocol, datasets: Datasets) -> Run:
         model = small.SmallCNN(protocol.channels, len(train.classes), partial=partial)
         more: dict[str, Any] = {}
         if method == "DARTS 1st":
-            more.update(hessian_images=protocol.hessian_images, callbacks=[gap_callback(images)])
+            more["callbacks"] = [Eigenvalues(protocol.hessian_images), gap_callback(images)]
         if method == "PC-DARTS":
-            more["edge_normalisation"] = {"cell": [node for _, node in small.EDGES]}
+            more["relaxation"] = EdgeShares({"cell": [node for _, node in small.EDGES]})
         trainer: Any = search(protocol, method, model, train.take(range(protocol.images)), seed, **more)
         history = trainer.fit_to_the_end()
         arch = trainer.best() if method in ("ENAS", "random") else trainer.arch()

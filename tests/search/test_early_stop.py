@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.func import hessian
 
+from nasedu.search.darts import Softmax
 from nasedu.search.early_stop import hessian_vector, largest_eigenvalue, stop_epoch
-from nasedu.search.relaxation import Relaxation
 from nasedu.space.choice import LayerChoice
 
 
@@ -36,7 +36,7 @@ def problem(norm: bool):
     """A loss of alpha = {"edge": (2, 3), "act": (1, 2)}, alpha, and the dense Hessian (8, 8)."""
     torch.manual_seed(0)
     model = Smooth(norm).double()
-    relaxation = Relaxation(model)
+    relaxation = Softmax().of(model)
     x, y = torch.randn(12, 3, 6, 6, dtype=torch.float64), torch.arange(12) % 4
     alpha = {label: torch.randn(shape, dtype=torch.float64) for label, shape in relaxation.shapes.items()}
 
@@ -152,50 +152,68 @@ def test_a_loss_that_does_not_bend_has_the_eigenvalue_zero():
     assert largest_eigenvalue(lambda alpha: -alpha["b"].pow(2).sum(), alpha) == pytest.approx(0.0, abs=1e-6)
 
 
-# When to stop. At epoch e the windows are e-4..e and e-8..e-4, the epoch gone back to is e-6.
+# When to stop. After measurement n (from 0) the windows are n-8..n-4 and n-4..n, their middles n-6 and n-2.
+
+
+def every(eigenvalues, **options):
+    """The rule for eigenvalues of every epoch."""
+    return stop_epoch(eigenvalues, ev_freq=1, **options)
 
 
 def test_the_windows_by_hand():
-    # Epochs 1..5 have mean 1. Epoch 10 is too high for the first time: its windows are 2..6 and 6..10.
-    flat = [1.0] * 9
-    assert stop_epoch(flat) is None
-    # (4 x 1 + 2.51) / 5 = 1.302 > 1.3; (4 + 2.5) / 5 = 1.3 and (4 + 2.49) / 5 = 1.298 are not.
-    assert stop_epoch([*flat, 2.51]) == 4  # the middle of 2..6
-    assert stop_epoch([*flat, 2.49]) is None
+    # Measurement 16 is the first whose earlier window has its middle at epoch 10 (from 0), 11 (from 1).
+    flat = [1.0] * 16
+    assert every(flat) is None
+    # (4 x 1 + 2.51) / 5 = 1.302 > 1.3; (4 + 2.49) / 5 = 1.298 is not.
+    assert every([*flat, 2.51]) == 11
+    assert every([*flat, 2.49]) is None
     # Numbers that floats hold exactly, at the factor itself: (4 + 3.5) / 5 = 1.5.
-    assert stop_epoch([*flat, 3.5], factor=1.5) is None
-    assert stop_epoch([*flat, 3.5], factor=1.4375) == 4
-    # The earlier window has epoch 2, not 1: with epoch 1 the mean of 1..5 would be 0.8.
-    assert stop_epoch([0.0, *[1.0] * 8, 2.49]) is None
-    assert stop_epoch([9.0, *[1.0] * 8, 2.51]) == 4
-    # Both windows have epoch 6: the earlier mean is 6 / 5, the later (5 + x) / 5.
-    assert stop_epoch([1, 1, 1, 1, 1, 2, 1, 1, 1, 2.79]) is None  # 7.79 / 6 = 1.2983
-    assert stop_epoch([1, 1, 1, 1, 1, 2, 1, 1, 1, 2.81]) == 4  # 7.81 / 6 = 1.3017
+    assert every([*flat, 3.5], factor=1.5) is None
+    assert every([*flat, 3.5], factor=1.4375) == 11
+    # The earlier window has number 8, not 7: with 7 its mean would be other than 1.
+    assert every([*[1.0] * 7, 0.0, *[1.0] * 8, 2.49]) is None
+    assert every([*[1.0] * 7, 9.0, *[1.0] * 8, 2.51]) == 11
+    # Both windows have number 12: the earlier mean is 6 / 5, the later (5 + x) / 5.
+    assert every([*[1] * 12, 2, 1, 1, 1, 2.79]) is None  # 7.79 / 6 = 1.2983
+    assert every([*[1] * 12, 2, 1, 1, 1, 2.81]) == 11  # 7.81 / 6 = 1.3017
 
 
 def test_it_stops_at_the_first_epoch_and_later_ones_change_nothing():
-    # 1 up to epoch 12, then 2: epoch 13 has 6/5 = 1.2, epoch 14 has 7/5 = 1.4 over 1 (6..10), middle 8.
-    rising = [1.0] * 12 + [2.0] * 10
-    assert stop_epoch(rising[:13]) is None
-    assert all(stop_epoch(rising[:n]) == 8 for n in range(14, 23))
-    assert stop_epoch([*rising, *[0.0] * 20]) == 8
-    # Doubling at every epoch stops it at once, at epoch 10; the start epoch can be earlier or later.
-    doubling = [2.0**i for i in range(30)]
-    assert stop_epoch(doubling) == 4
-    assert stop_epoch(doubling, start=11) == 5
-    assert stop_epoch(doubling, start=20) == 14
-    assert stop_epoch(doubling[:19], start=20) is None
-    assert stop_epoch(doubling, start=1) == 3  # of epoch 9, the first with two whole windows
-    assert stop_epoch(doubling[:8], start=1) is None
-    assert stop_epoch(doubling[:9], start=1) == 3
+    # Number 19 is the first 2: (4 + 2) / 5 = 1.2; number 20 has 7 / 5 = 1.4 over 1 (12..16), middle 14.
+    rising = [1.0] * 19 + [2.0] * 10
+    assert every(rising[:20]) is None
+    assert all(every(rising[:n]) == 15 for n in range(21, 30))
+    assert every([*rising, *[0.0] * 20]) == 15
+    # Doubling at every epoch stops it at once; the start can be earlier or later.
+    doubling = [2.0**i for i in range(40)]
+    assert every(doubling) == 11 and every(doubling[:17]) == 11 and every(doubling[:16]) is None
+    assert every(doubling, start=11) == 12
+    assert every(doubling[:26], start=20) is None
+    assert every(doubling[:27], start=20) == 21
+
+
+def test_measured_every_second_epoch_as_released():
+    # recipes.md: from epoch 22 (from 0), measurement 11, on, never earlier; it goes back to epoch 10.
+    doubling = [2.0**i for i in range(40)]
+    assert stop_epoch(doubling[:11]) is None
+    assert stop_epoch(doubling[:12]) == 11
+    # Number 12 is too high: the middles are 10 and 6, that is epochs 20 and 12.
+    assert stop_epoch([*[1.0] * 12, 2.49]) is None
+    assert stop_epoch([*[1.0] * 12, 2.51]) == 13
+
+
+def test_at_the_start_the_windows_are_shorter():
+    # Every tenth epoch: number 1 is epoch 10, and its window 0..3 has the mean 7 / 4; x 1.3: 2.275.
+    assert stop_epoch([4, 1, 1, 1, 1, 1, 1, 7.3], ev_freq=10) is None  # (4 + 7.3) / 5 = 2.26
+    assert stop_epoch([4, 1, 1, 1, 1, 1, 1, 7.5], ev_freq=10) == 11  # (4 + 7.5) / 5 = 2.3
 
 
 def test_other_windows():
-    assert stop_epoch([1, 1, 1, 1, 1, 2], window=1, delta=1, start=1) == 5
-    # Epoch 6 has 4/3 over 4..6, and 1 over 2..4 (delta 2, middle 3) or over 1..3 (delta 3, middle 2).
-    assert stop_epoch([1, 1, 1, 1, 1, 2, 2], window=3, delta=2, start=1) == 3
-    assert stop_epoch([1, 1, 1, 1, 1, 2, 2], window=3, delta=3, start=1) == 2
-    assert stop_epoch([1, 1, 1, 1, 1, 2, 2], window=3, delta=2, start=7) == 4  # 5/3 over 5..7, 1 over 3..5
+    assert every([1, 1, 1, 1, 1, 2], window=1, delta=1, start=1) == 5
+    # Number 5 is high: 4/3 over 3..5, and 1 over 1..3 (delta 2, middle 2) or over 0..2 (delta 3, middle 1).
+    assert every([1, 1, 1, 1, 1, 2, 2], window=3, delta=2, start=1) == 3
+    assert every([1, 1, 1, 1, 1, 2, 2], window=3, delta=3, start=1) == 2
+    assert every([1, 1, 1, 1, 1, 2, 2], window=3, delta=2, start=3) == 4  # 5/3 over 4..6, 1 over 2..4
 
 
 @pytest.mark.parametrize(
@@ -211,13 +229,14 @@ def test_other_windows():
     ],
     ids=["none", "one", "flat", "falling", "rising slowly", "negative", "zero"],
 )
-def test_it_goes_on(eigenvalues):
-    assert stop_epoch(eigenvalues) is None
+@pytest.mark.parametrize("ev_freq", [1, 2])
+def test_it_goes_on(eigenvalues, ev_freq):
+    assert stop_epoch(eigenvalues, ev_freq) is None
 
 
 def test_growth_from_a_mean_that_is_not_positive_is_none():
-    assert stop_epoch([-1.0] * 9 + [100.0]) is None
-    # Epochs 1..5 negative: 3..7 have the mean -1/5, 4..8 have 1/5, for epoch 12, and 1 is more than 1.3/5.
+    assert every([-1.0] * 16 + [100.0]) is None
+    # Numbers 0..4 negative: 2..6 have the mean -1/5, 3..7 have 1/5, for number 11, and 1 is more than 1.3/5.
     turning = [-1.0] * 5 + [1.0] * 7
-    assert stop_epoch(turning[:11]) is None
-    assert stop_epoch(turning) == 6
+    assert every(turning[:11], start=0) is None
+    assert every(turning, start=0) == 6

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from nasedu import CNN, InputChoice, LayerChoice, choices
-from nasedu.search.relaxation import EDGES, Relaxation, edge_shares, gumbel, gumbel_one_hot
+from nasedu.search.darts import Softmax
+from nasedu.search.relaxation import EDGES, EdgeShares, Gumbel, edge_shares, gumbel, gumbel_one_hot
 from nasedu.space.choice import Sampled
 from nasedu.space.genotype import edges
 from nasedu.space.small import SmallCNN
@@ -111,7 +112,7 @@ def test_backward_is_the_gradient_of_torchs_gumbel_softmax(temperature):
     torch.testing.assert_close(got, of_soft, rtol=1e-12, atol=1e-14)
 
 
-# Relaxation
+# The relaxations
 
 
 class Mixed(nn.Module):
@@ -123,55 +124,82 @@ class Mixed(nn.Module):
         self.one, self.any = InputChoice(4, 1, "one"), InputChoice(4, None, "any")
 
 
+def seed(n=0):
+    return torch.Generator().manual_seed(n)
+
+
 def test_rows_are_softmaxes_and_open_inputs_have_gates():
-    relaxation = Relaxation(Mixed())
+    relaxation = Softmax().of(Mixed())
     alpha = {label: torch.randn(shape) for label, shape in choices(Mixed()).items()}
     arch = relaxation.arch(alpha)
     assert not isinstance(arch, Sampled) and set(arch) == {"op", "one", "any"}
     torch.testing.assert_close(arch["op"], alpha["op"].exp() / alpha["op"].exp().sum(1, keepdim=True))
     torch.testing.assert_close(arch["one"], alpha["one"].softmax(1))
     torch.testing.assert_close(arch["any"], 1 / (1 + (-alpha["any"]).exp()))
+    drawn = relaxation.draw(alpha, 0.5, seed())
+    assert all(torch.equal(drawn[label], arch[label]) for label in arch)
 
 
 def test_the_start_is_small_and_drawn_from_the_generator_alone():
-    def start(model, *args):
-        return Relaxation(model, *args).start(torch.Generator().manual_seed(0))
-
-    plain, normalised = start(SmallCNN(4)), start(SmallCNN(4), {"cell": [1, 2, 2]})
-    assert {k: tuple(v.shape) for k, v in normalised.items()} == {"cell": (3, 5), "cell" + EDGES: (3,)}
-    assert torch.equal(plain["cell"], normalised["cell"])
-    assert all(0 < v.abs().max() < 5e-3 for v in normalised.values())
+    plain, shared = (r.of(SmallCNN(4)).start(seed()) for r in (Softmax(), EdgeShares({"cell": [1, 2, 2]})))
+    assert {k: tuple(v.shape) for k, v in shared.items()} == {"cell": (3, 5), "cell" + EDGES: (3,)}
+    assert torch.equal(plain["cell"], shared["cell"])
+    assert all(0 < v.abs().max() < 5e-3 for v in shared.values())
 
 
-def test_a_drawn_arch_is_one_hot_times_the_share():
-    relaxation = Relaxation(SmallCNN(4), {"cell": [1, 2, 2]})
+def test_a_drawn_arch_is_one_hot_and_times_the_share_if_there_are_shares():
     alpha = {"cell": torch.randn(3, 5), "cell" + EDGES: torch.tensor([5.0, 0.0, math.log(3.0)])}
-    drawn = relaxation.noise(torch.Generator().manual_seed(0))
-    assert drawn["cell"].shape == (3, 5)
-    arch = relaxation.arch(alpha, drawn, temperature=0.5)
-    assert isinstance(arch, Sampled)
-    assert (arch["cell"] != 0).sum(1).tolist() == [1, 1, 1]
-    assert arch["cell"].sum(1).tolist() == pytest.approx([1.0, 0.25, 0.75])
-    assert torch.equal(arch["cell"].argmax(1), (alpha["cell"].log_softmax(-1) + drawn["cell"]).argmax(1))
+    both = EdgeShares({"cell": [1, 2, 2]}, Gumbel(1.0, 0.25)).of(SmallCNN(4))
+    alone, shared = (r.draw(alpha, 0.5, seed()) for r in (both.rows, both))
+    for arch, sums in ((alone, [1.0, 1.0, 1.0]), (shared, [1.0, 0.25, 0.75])):
+        assert isinstance(arch, Sampled)
+        assert (arch["cell"] != 0).sum(1).tolist() == [1, 1, 1]
+        assert arch["cell"].sum(1).tolist() == pytest.approx(sums)
+        drawn = (alpha["cell"].log_softmax(-1) + gumbel((3, 5), seed())).argmax(1)
+        assert torch.equal(arch["cell"].argmax(1), drawn)
+    torch.testing.assert_close(both.rows.arch(alpha)["cell"], alpha["cell"].softmax(1))
+    # The gradient is that of the temperature half-way, 0.625.
+    logits = alpha["cell"].clone().requires_grad_()
+    price = torch.arange(15.0).reshape(3, 5)
+    (got,) = torch.autograd.grad(
+        (both.rows.draw({"cell": logits}, 0.5, seed())["cell"] * price).sum(), logits
+    )
+    wanted = gumbel_one_hot(logits, gumbel((3, 5), seed()), 0.625)
+    torch.testing.assert_close(got, torch.autograd.grad((wanted * price).sum(), logits)[0])
+
+
+def test_open_inputs_are_gates_where_others_are_drawn():
+    relaxation = Gumbel().of(Mixed())
+    alpha = {label: torch.randn(shape) for label, shape in choices(Mixed()).items()}
+    arch = relaxation.draw(alpha, 0.0, seed())
+    assert arch["op"].count_nonzero(1).tolist() == [1, 1] and arch["one"].count_nonzero() == 1
+    torch.testing.assert_close(arch["any"], alpha["any"].sigmoid())
 
 
 def test_a_models_own_nodes_are_taken():
-    relaxation = Relaxation(CNN(8, 3, 2, 10, 3, 2, ("none", "skip_connect")), True)
-    assert relaxation.nodes == {"normal": [2, 2, 3, 3, 3], "reduce": [2, 2, 3, 3, 3]}
-    assert Relaxation(CNN(8, 3, 2, 10, 3, 2, ("none", "skip_connect"))).nodes == {}
+    small = CNN(8, 3, 2, 10, 3, 2, ("none", "skip_connect"))
+    assert EdgeShares().of(small).node_of == {"normal": [2, 2, 3, 3, 3], "reduce": [2, 2, 3, 3, 3]}
+    both = nn.ModuleList([small, LayerChoice([nn.Identity()] * 2, "head")])
+    assert set(EdgeShares().of(both).node_of) == {"normal", "reduce"}  # what stands alone has no share
+
+
+def test_a_relaxation_is_copied_for_a_model():
+    mine = EdgeShares({"cell": [1, 2, 2]}, Gumbel())
+    one, two = mine.of(SmallCNN(4)), mine.of(SmallCNN(4))
+    assert one == two == mine and one.rows is not two.rows and not hasattr(mine, "shapes")
 
 
 @pytest.mark.parametrize(
     ("model", "asked", "message"),
     [
-        (SmallCNN(4), True, r"of 'cell', got \[None, None, None\]; the model has \{'cell': \(3, 5\)\}"),
+        (SmallCNN(4), None, r"of 'cell', got \[None, None, None\]; the model has \{'cell': \(3, 5\)\}"),
         (SmallCNN(4), {"cell": [1, 2]}, r"of 'cell', got \[1, 2\]"),
         (SmallCNN(4), {"cell": [1, 2, 2, 2]}, r"got \[1, 2, 2, 2\]"),
         (SmallCNN(4), {"cells": [1, 2, 2]}, r"of 'cells', got \[1, 2, 2\]"),
         (SmallCNN(4), {"cell": [1, 2, None]}, r"got \[1, 2, None\].*node of row 0"),
-        (Mixed(), True, r"of 'op', got \[None, None\]"),
+        (Mixed(), None, r"of 'op', got \[None, None\]"),
     ],
 )
-def test_edge_normalisation_without_nodes_is_told(model, asked, message):
+def test_edge_shares_without_nodes_are_told(model, asked, message):
     with pytest.raises(ValueError, match=message):
-        Relaxation(model, asked)
+        EdgeShares(asked).of(model)

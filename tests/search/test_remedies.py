@@ -12,7 +12,17 @@ from torch import nn
 from torch.func import functional_call, hessian
 
 from nasedu import CNN, DartsTrainer, Genotype, LayerChoice, accuracy, discretise, get_dataset
-from nasedu.search.relaxation import EDGES, edge_shares
+from nasedu.data import seeded
+from nasedu.search import (
+    EDGES,
+    EarlyStop,
+    EdgeShares,
+    Eigenvalues,
+    Gumbel,
+    edge_shares,
+    gumbel,
+    gumbel_one_hot,
+)
 from nasedu.search.trainer import CheckpointError
 from nasedu.space.cells import PartialEdge
 from nasedu.space.choice import Sampled, points
@@ -91,7 +101,7 @@ def test_partial_1_is_the_plain_model():
 
 
 def test_partial_channels_and_edge_normalisation_search_together():
-    trainer = search(make=partial(SmallCNN, 4, partial=4), edge_normalisation=NODES)
+    trainer = search(make=partial(SmallCNN, 4, partial=4), relaxation=EdgeShares(NODES))
     trainer.fit()
     assert len(trainer.export()["cell"]) == 3
 
@@ -99,9 +109,9 @@ def test_partial_channels_and_edge_normalisation_search_together():
 # Edge normalisation
 
 
-@pytest.mark.parametrize(("make", "asked"), [(cells, True), (small, NODES)], ids=["CNN", "SmallCNN"])
+@pytest.mark.parametrize(("make", "asked"), [(cells, None), (small, NODES)], ids=["CNN", "SmallCNN"])
 def test_rows_are_softmaxes_times_shares_and_both_logits_learn(make, asked):
-    trainer = search(make=make, edge_normalisation=asked, num_epochs=1)
+    trainer = search(make=make, relaxation=EdgeShares(asked), num_epochs=1)
     before = {label: logits.detach().clone() for label, logits in trainer.alpha.items()}
     labels = set(trainer.relaxation.shapes)
     assert set(before) == labels | {label + EDGES for label in labels}
@@ -121,23 +131,23 @@ def test_rows_are_softmaxes_times_shares_and_both_logits_learn(make, asked):
 
 
 def test_the_operations_start_from_the_same_logits_with_edge_logits_beside_them():
-    plain, normalised = search(), search(edge_normalisation=NODES)
+    plain, normalised = search(), search(relaxation=EdgeShares(NODES))
     assert torch.equal(plain.alpha["cell"], normalised.alpha["cell"])
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("make", "message"),
     [
-        ({"edge_normalisation": True}, r"node of each row of 'cell', got \[None, None, None\]"),
-        ({"edge_normalisation": {"cell": [1, 2]}}, r"got \[1, 2\]; the model has \{'cell': \(3, 5\)\}"),
-        ({"edge_normalisation": {"other": [1]}}, "row of 'other'"),
-        ({"stop_factor": 1.3}, "give hessian_images"),
-        ({"gumbel": (10.0, 0.0)}, r"temperatures above 0.*got \(10\.0, 0\.0\)"),
+        (lambda: search(relaxation=EdgeShares()), r"node of each row of 'cell', got \[None, None, None\]"),
+        (lambda: Gumbel(10.0, 0.0), r"temperatures above 0, got 10\.0 and 0\.0"),
+        (lambda: Eigenvalues(0), "images and ev_freq count from 1 up, got 0 and 1"),
+        (lambda: EarlyStop(ev_freq=0), "from 1 up, got 128 and 0"),
+        (lambda: search(make=lambda: nn.Linear(2, 2)), "nothing to search"),
     ],
 )
-def test_arguments_that_make_no_sense_are_told(options, message):
+def test_arguments_that_make_no_sense_are_told(make, message):
     with pytest.raises(ValueError, match=message):
-        search(**options)
+        make()
 
 
 # GDAS
@@ -157,7 +167,7 @@ def count_operations(trainer: DartsTrainer) -> list[Counter]:
 
 @pytest.mark.parametrize("make", [small, cells])
 def test_a_forward_pass_runs_one_operation_on_each_edge(make):
-    trainer = search(make=make, gumbel=(10.0, 0.1))
+    trainer = search(make=make, relaxation=Gumbel(10.0, 0.1))
     passes = count_operations(trainer)
     given: list[dict] = []
     trainer.model.register_forward_pre_hook(lambda _, args: given.append(args[1]))
@@ -182,13 +192,12 @@ def test_a_forward_pass_runs_one_operation_on_each_edge(make):
 
 
 def test_the_gradient_reaches_all_logits_of_a_row_whose_operation_ran():
-    trainer = search(gumbel=(1.0, 1.0))
+    trainer = search(relaxation=Gumbel(1.0, 1.0))
     given = []
     trainer.model.register_forward_pre_hook(lambda _, args: given.append(args[1]))
-    step = next(
-        step for step in range(50) if (trainer._noise(0, step, 4)["cell"][:, 1:].amax(1) > 1).all()
-    )  # a real operation on each edge, most likely
-    trainer.alpha_step(trainer.train_batch(0, 0), trainer.valid_batch(0, 0), trainer._noise(0, step, 4))
+    noise = {s: gumbel((3, 5), seeded(0, 0, s, 4)) for s in range(50)}
+    step = next(s for s in noise if (noise[s][:, 1:].amax(1) > 1).all())  # a real operation on each edge
+    trainer.alpha_step(trainer.train_batch(0, 0), trainer.valid_batch(0, 0), trainer.drawing(0, step, 4))
     real = given[0]["cell"].argmax(1) != 0
     gradient = trainer.alpha["cell"].grad
     assert real.any() and gradient[real].ne(0).all()
@@ -197,26 +206,36 @@ def test_the_gradient_reaches_all_logits_of_a_row_whose_operation_ran():
 
 
 def test_a_search_that_draws_nothing_but_none_goes_on():
-    trainer = search(gumbel=(1.0, 1.0))
-    noise = {"cell": torch.tensor([[50.0, 0, 0, 0, 0]] * 3)}
-    trainer.alpha_step(trainer.train_batch(0, 0), trainer.valid_batch(0, 0), noise)
+    trainer = search(relaxation=Gumbel(1.0, 1.0))
+    noise = torch.tensor([[50.0, 0, 0, 0, 0]] * 3)
+    trainer.alpha_step(
+        trainer.train_batch(0, 0),
+        trainer.valid_batch(0, 0),
+        lambda alpha: Sampled(cell=gumbel_one_hot(alpha["cell"], noise, 1.0)),
+    )
     assert trainer.alpha["cell"].grad.eq(0).all()
 
 
-def test_the_temperature_is_a_line_from_the_first_epoch_to_the_last():
+def test_the_temperature_is_a_line_from_the_first_epoch_to_the_last(monkeypatch):
     seen = []
-    trainer = search(gumbel=(10.0, 0.1), num_epochs=4)
-    step = trainer.train_step
-    trainer.train_step = lambda e, s: (seen.append((e, trainer.temperature)), step(e, s))[1]
+    trainer = search(relaxation=Gumbel(10.0, 0.1), num_epochs=4)
+    draw = trainer.relaxation.draw
+    monkeypatch.setattr(
+        trainer.relaxation,
+        "draw",
+        lambda a, progress, g: (seen.append(trainer.relaxation.temperature(progress)), draw(a, progress, g))[
+            1
+        ],
+    )
     trainer.fit()
-    assert seen[::4] == [(0, 10.0), (1, pytest.approx(6.7)), (2, pytest.approx(3.4)), (3, pytest.approx(0.1))]
-    assert all(a[1] == b[1] for a, b in zip(seen[::4], seen[3::4], strict=True))
-    assert trainer.temperature == pytest.approx(0.1)
-    assert search(gumbel=(5.0, 1.0), num_epochs=1).temperature == 5.0
+    assert seen[::8] == pytest.approx([10.0, 6.7, 3.4, 0.1]) and seen[::8] == seen[7::8]  # 2 draws x 4 steps
+    once = search(relaxation=Gumbel(5.0, 1.0), num_epochs=1)
+    assert once.relaxation.temperature(0.0) == 5.0
+    assert torch.isfinite(once.drawing(0, 0, 4)(once.alpha)["cell"]).all()
 
 
 def test_a_seed_draws_the_same_again_and_another_seed_others():
-    one, two, other = (search(gumbel=(10.0, 0.1), seed=seed, num_epochs=1) for seed in (1, 1, 2))
+    one, two, other = (search(relaxation=Gumbel(10.0, 0.1), seed=seed, num_epochs=1) for seed in (1, 1, 2))
     for trainer in (one, two, other):
         trainer.fit()
     assert_same(state(one), state(two))
@@ -240,7 +259,7 @@ def test_a_sampled_arch_that_is_not_differentiated_is_an_arch_like_others():
 
 
 def test_the_eigenvalue_of_the_history_is_the_dense_hessians():
-    trainer = search(hessian_images=20, edge_normalisation=NODES, num_epochs=1)
+    trainer = search(callbacks=[Eigenvalues(20)], relaxation=EdgeShares(NODES), num_epochs=1)
     trainer.fit()
     images = trainer.valid_half
     x = images.normalise(images.images[:20].float() / 255).double()
@@ -265,7 +284,7 @@ def test_the_eigenvalue_of_the_history_is_the_dense_hessians():
 
 
 def test_measuring_changes_nothing():
-    plain, measured = search(), search(hessian_images=16)
+    plain, measured = search(), search(callbacks=[Eigenvalues(16)])
     plain.fit(), measured.fit()
     for line in measured.history.epochs:
         assert isinstance(line.pop("eigenvalue"), float)
@@ -274,30 +293,28 @@ def test_measuring_changes_nothing():
     assert all(weight.grad is None or weight.grad.isfinite().all() for weight in measured.model.parameters())
 
 
-# Early stopping: eigenvalues 1 up to epoch 9, then 9. Epoch 10 stops, and goes back to epoch 4.
+# Early stopping: eigenvalues 1 up to epoch 15, then 9. Epoch 17 stops, and goes back to epoch 11.
 
 
-class Forced(DartsTrainer):
-    """A search that measures what the test says."""
+class Forced(EarlyStop):
+    """It measures what the test says."""
 
-    def eigenvalue(self) -> float:
-        return 1.0 if self.epoch < 9 else 9.0
+    def measure(self, trainer) -> float:
+        return 1.0 if trainer.epoch <= 15 else 9.0
 
 
 def forced(checkpoint: Path | None = None, make=small, **options) -> DartsTrainer:
-    trainer = search(checkpoint, make, hessian_images=8, stop_factor=1.3, num_epochs=14, **options)
-    trainer.__class__ = Forced
-    return trainer
+    return search(checkpoint, make, callbacks=[Forced(8, 1)], num_epochs=20, **options)
 
 
 def test_a_search_stops_and_goes_back():
     trainer = forced()
     assert trainer.stopped_at() is None
     trainer.fit()
-    assert trainer.stopped_at() == 4 and trainer.epoch == len(trainer.history.epochs) == 10
+    assert trainer.stopped_at() == 11 and trainer.epoch == len(trainer.history.epochs) == 17
     assert trainer.finished()
-    line = trainer.history.epochs[3]
-    assert line["epoch"] == 4
+    line = trainer.history.epochs[10]
+    assert line["epoch"] == 11
     assert {k: v.tolist() for k, v in trainer.arch().items()} == line["arch"]
     now = trainer.alpha["cell"].softmax(1).detach()
     assert not torch.equal(trainer.arch()["cell"], now)
@@ -309,10 +326,16 @@ def test_a_search_stops_and_goes_back():
     assert json.dumps(trainer.history.epochs) == before
     assert all(torch.equal(alpha[k], trainer.alpha[k]) for k in alpha)
     # An unstopped search has gone the same way as far.
-    unstopped = search(num_epochs=14)
+    unstopped = search(num_epochs=20)
     unstopped.fit()
-    assert unstopped.stopped_at() is None and len(unstopped.history.epochs) == 14
-    assert_same(unstopped.history.epochs[3]["arch"], line["arch"])
+    assert unstopped.stopped_at() is None and len(unstopped.history.epochs) == 20
+    assert_same(unstopped.history.epochs[10]["arch"], line["arch"])
+
+
+def test_the_released_rule_measures_every_second_epoch():
+    trainer = search(callbacks=[EarlyStop(8)], num_epochs=4)
+    trainer.fit()
+    assert ["eigenvalue" in line for line in trainer.history.epochs] == [True, False, True, False]
 
 
 def test_the_genotype_of_a_stopped_search_is_that_of_the_epoch_gone_back_to():
@@ -321,8 +344,10 @@ def test_the_genotype_of_a_stopped_search_is_that_of_the_epoch_gone_back_to():
     for epoch in range(1, 11):
         hot = torch.full((5, 8), 0.1)
         hot[:, 4 if epoch == 4 else 3] = 0.3
-        line = {"epoch": epoch, "eigenvalue": 1.0 if epoch < 10 else 9.0}
-        trainer.history.epochs.append({**line, "arch": {k: hot.tolist() for k in ("normal", "reduce")}})
+        trainer.history.epochs.append(
+            {"epoch": epoch, "arch": {k: hot.tolist() for k in ("normal", "reduce")}}
+        )
+    trainer.stop(4)
     genotype = trainer.genotype()
     assert {op for cell in (genotype.normal, genotype.reduce) for node in cell for op, _ in node} == {
         "sep_conv_3x3"
@@ -333,10 +358,10 @@ def test_the_genotype_of_a_stopped_search_is_that_of_the_epoch_gone_back_to():
 def test_a_stopped_search_that_was_killed_is_the_same_and_stays_stopped(tmp_path):
     undisturbed, killed = killed_and_resumed(forced, tmp_path, kills=3)
     assert_same(undisturbed, killed)
-    assert len(killed["epochs"]) == 10
+    assert len(killed["epochs"]) == 17
     resumed = forced(tmp_path / "search.pt")
     resumed.fit()
-    assert resumed.stopped_at() == 4 and len(resumed.history.epochs) == 10
+    assert resumed.stopped_at() == 11 and len(resumed.history.epochs) == 17
     assert resumed.history.epochs == killed["epochs"]
 
 
@@ -346,11 +371,11 @@ def test_a_stopped_search_that_was_killed_is_the_same_and_stays_stopped(tmp_path
 @pytest.mark.parametrize(
     "options",
     [
-        {"gumbel": (10.0, 0.1)},
-        {"edge_normalisation": NODES},
-        {"gumbel": (2.0, 0.5), "edge_normalisation": NODES},
+        {"relaxation": Gumbel(10.0, 0.1)},
+        {"relaxation": EdgeShares(NODES)},
+        {"relaxation": EdgeShares(NODES, Gumbel(2.0, 0.5))},
     ],
-    ids=["gumbel", "edge_normalisation", "both"],
+    ids=["gumbel", "edge shares", "both"],
 )
 def test_a_search_resumed_in_the_middle_of_an_epoch_is_bit_for_bit_the_same(tmp_path, options):
     undisturbed, first, second = (
@@ -375,12 +400,12 @@ def test_a_search_resumed_in_the_middle_of_an_epoch_is_bit_for_bit_the_same(tmp_
 
 
 REMEDIES = [
-    {"gumbel": (10.0, 0.1)},
-    {"gumbel": (10.0, 1.0)},
-    {"edge_normalisation": NODES},
-    {"hessian_images": 8},
-    {"hessian_images": 8, "stop_factor": 1.3},
-    {"hessian_images": 8, "stop_factor": 1.5},
+    {"relaxation": Gumbel(10.0, 0.1)},
+    {"relaxation": Gumbel(10.0, 1.0)},
+    {"relaxation": EdgeShares(NODES)},
+    {"callbacks": [Eigenvalues(8)]},
+    {"callbacks": [EarlyStop(8)]},
+    {"callbacks": [EarlyStop(8, factor=1.5)]},
 ]
 
 
@@ -393,5 +418,5 @@ def test_a_checkpoint_of_other_remedies_is_refused(tmp_path):
             if wanted == saved:
                 trainer.load(path)
             else:
-                with pytest.raises(CheckpointError, match="remedies"):
+                with pytest.raises(CheckpointError, match="relaxation|callbacks"):
                     trainer.load(path)
