@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 OUT := build
 NOTEBOOKS := $(wildcard notebooks/*.ipynb) $(wildcard notebooks/solutions/*.ipynb)
 
-.PHONY: slides help run lab test attack check notebooks clean
+.PHONY: slides figures help run lab test attack check notebooks clean
 .DEFAULT_GOAL := help
 
 help: ## say what there is
@@ -39,6 +39,9 @@ notebooks: $(VENV)/.dev ## run every notebook in place, in the laptop profile (f
 
 slides: $(VENV)/.slides ## a deck of slides from each notebook, in build/slides (needs no network)
 	$(PY) tools/decks/build.py "$(OUT)/slides"
+
+figures: $(VENV)/.dev ## every figure as SVG, PDF and PNG, in build/figures (runs all notebooks)
+	$(PY) tools/figures.py "$(OUT)/figures"
 
 clean: ## remove what runs leave behind; the environment in .venv stays
 	rm -rf build notebooks/build notebooks/solutions/build .pytest_cache .ruff_cache .mypy_cache .hypothesis
