@@ -9,7 +9,7 @@ from nasedu.check.notebook_00 import deep_cell, node_three, read_nodes
 from nasedu.check.notebook_01 import best_of, distinct_cells, draws_needed, macro_space
 from nasedu.check.notebook_02 import look_ahead, resting_point, second_order, toy_hypergradients
 from nasedu.check.notebook_03 import child_size, expected_updates, kendall_tau
-from nasedu.check.notebook_04 import alpha_gradient, merged_filter, same_padding
+from nasedu.check.notebook_04 import alpha_gradient, merged_filter, mixed_edge, same_padding
 from nasedu.check.notebook_05 import derived_forward, edge_row, operation_weights
 from nasedu.check.notebook_06 import alpha_step, joint_step, mean_entropy
 from nasedu.check.notebook_07 import derive_node, gap, genotype_matrix, node_margin
@@ -56,6 +56,7 @@ __all__ = [
     "macro_space",
     "mean_entropy",
     "merged_filter",
+    "mixed_edge",
     "moving_advantages",
     "node_margin",
     "node_three",

@@ -19,11 +19,33 @@ def same_padding(answer: Callable) -> Cases:
         )
 
 
+@exercise("the mixed edge", hint="softmax of alpha, then the sum over the operations: weight times op(x)")
+def mixed_edge(answer: Callable) -> Cases:
+    """Check exercise 04.2: `answer(x, ops, alpha)` is the sum of op(x), weighted by the softmax of alpha."""
+    x = torch.arange(6.0).reshape(1, 2, 3, 1)
+    double, zero, negative = (lambda x: 2 * x), torch.zeros_like, torch.neg
+    yield "equal logits give the mean of two", answer(x, [double, zero], torch.zeros(2)), x
+    yield (
+        "of three, with logits 0, 1, 2",
+        answer(x, [double, zero, negative], torch.arange(3.0)),
+        x * ((2 - torch.e**2) / (1 + torch.e + torch.e**2)),
+    )
+    yield (
+        "a logit far above the others is that operation alone",
+        answer(x, [double, negative], torch.tensor([-50.0, 50.0])),
+        -x,
+    )
+    alpha = torch.zeros(2, requires_grad=True)
+    answer(x, [double, negative], alpha).sum().backward()
+    # dL/dalpha = p (g - mean): g is 30 and -15, their mean 7.5
+    yield "it can be differentiated in alpha", alpha.grad, torch.tensor([11.25, -11.25])
+
+
 @exercise(
     "the gradient of the softmax", hint="p (g - sum of p g), with g the sum over output_gradient x output"
 )
 def alpha_gradient(answer: Callable) -> Cases:
-    """Check exercise 04.2: `answer(alpha, output_gradient, outputs)` is dL/dalpha of a mixed edge."""
+    """Check exercise 04.3: `answer(alpha, output_gradient, outputs)` is dL/dalpha of a mixed edge."""
     generator = torch.Generator().manual_seed(0)
     for n in (2, 8):
         alpha = torch.randn(n, generator=generator, requires_grad=True)
@@ -41,7 +63,7 @@ def alpha_gradient(answer: Callable) -> Cases:
     "two filters are one", hint="F.pad puts a rim of zeros around the small filter; then mix the filters"
 )
 def merged_filter(answer: Callable) -> Cases:
-    """Check exercise 04.3: `answer(three, five, p)` is one depthwise filter, equal to the mixture of two."""
+    """Check exercise 04.4: `answer(three, five, p)` is one depthwise filter, equal to the mixture of two."""
     generator = torch.Generator().manual_seed(0)
     three = torch.randn(4, 1, 3, 3, generator=generator)
     five = torch.randn(4, 1, 5, 5, generator=generator)

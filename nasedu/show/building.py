@@ -22,6 +22,7 @@ from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch
 from torch import Tensor
 
 from nasedu.show.cells import op_color, tint
+from nasedu.show.graphs import PAGE
 from nasedu.show.pictures import OKABE_ITO, Numbers, Picture, array, figure, finish, png_bundle, styled
 from nasedu.space.choice import ArchError
 from nasedu.space.genotype import edges
@@ -34,6 +35,13 @@ Point = tuple[float, float]
 
 class Drawing(Picture):
     """A `Picture` of lines and letters only: a notebook shows it as SVG, sharp at any size."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height on a page, in pixels: no wider than the page, which would cut it off."""
+        width, height = super().size
+        scale = min(1.0, PAGE / width)
+        return round(scale * width), round(scale * height)
 
     @cached_property
     def svg(self) -> str:

@@ -7,6 +7,7 @@ import torch
 from matplotlib.patches import Circle, FancyArrowPatch
 
 from nasedu.show import building
+from nasedu.show.graphs import PAGE
 from nasedu.space.choice import ArchError
 from nasedu.space.ops import PRIMITIVES
 
@@ -36,6 +37,7 @@ def test_each_is_svg_with_words_and_the_same_bytes_each_time(name):
     root = ElementTree.fromstring(picture.svg)
     assert root.get("role") == "img" and root.get("aria-label") == picture.words
     assert (int(root.get("width")), int(root.get("height"))) == picture.size
+    assert picture.size[0] <= PAGE
     assert picture.svg == ALL[name]().svg
     data, metadata = picture._repr_mimebundle_()
     assert set(data) == {"image/svg+xml", "image/png", "text/plain"}
