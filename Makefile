@@ -19,15 +19,17 @@ run: $(VENV)/.run ## search a cell and write it, drawn, to build/ (DATA=folder: 
 lab: $(VENV)/.lab ## open the notebooks in JupyterLab
 	$(PY) -m jupyterlab notebooks
 
-# A cell that hangs ends after 120 s; conftest.py ends a notebook that takes too long as a whole. One thread:
-# two that have to share a core with other work can be many times slower than one.
+# A cell that hangs ends after 120 s; conftest.py ends a notebook that takes too long as a whole. A process for
+# each core, of one thread: two that have to share a core can be many times slower than one. A file's tests, and
+# a notebook's cells, stay in one process. SPREAD= (nothing) runs all in this one, as a debugger wants it.
+SPREAD := -n auto --maxprocesses 8 --dist loadfile
 test: $(VENV)/.dev ## run the tests and every notebook, in the ci profile
-	NASEDU_PROFILE=ci OMP_NUM_THREADS=1 $(PY) -m pytest tests notebooks \
+	NASEDU_PROFILE=ci OMP_NUM_THREADS=1 $(PY) -m pytest $(SPREAD) tests notebooks \
 		--nbval-lax --nbval-current-env --nbval-cell-timeout=120 --nbval-sanitize-with tests/nbval.cfg
 
 # The same tests as in `make test`, with 20,000 inputs in place of 1,000 and 100 kills in place of a few.
 attack: $(VENV)/.dev ## attack the package: broken files, odd arguments, kills, full disks (an hour)
-	NASEDU_PROFILE=ci OMP_NUM_THREADS=1 NASEDU_ATTACK=20000 NASEDU_KILLS=100 $(PY) -m pytest tests/attack -o timeout=7200
+	NASEDU_PROFILE=ci OMP_NUM_THREADS=1 NASEDU_ATTACK=20000 NASEDU_KILLS=100 $(PY) -m pytest $(SPREAD) tests/attack -o timeout=7200
 
 check: $(VENV)/.dev ## ruff and mypy
 	$(PY) -m ruff check .
