@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 OUT := build
 NOTEBOOKS := $(wildcard notebooks/*.ipynb) $(wildcard notebooks/solutions/*.ipynb)
 
-.PHONY: slides figures help run lab test attack check notebooks clean
+.PHONY: help run lab test attack check site slides figures browser notebooks clean
 .DEFAULT_GOAL := help
 
 help: ## say what there is
@@ -45,6 +45,12 @@ slides: $(VENV)/.slides ## a deck of slides from each notebook, in build/slides 
 figures: $(VENV)/.dev ## every figure as SVG, PDF and PNG, in build/figures (runs all notebooks)
 	$(PY) tools/figures.py "$(OUT)/figures"
 
+site: $(VENV)/.site ## the course as pages, in build/site (a folder that needs no network)
+	$(PY) tools/pages/build.py "$(OUT)/site"
+
+browser: $(VENV)/.dev ## open every page, and three notebooks in JupyterLab, in a real browser (needs Chromium)
+	NASEDU_BROWSER=all NASEDU_PROFILE=ci $(PY) -m pytest tests/browser
+
 clean: ## remove what runs leave behind; the environment in .venv stays
 	rm -rf build notebooks/build notebooks/solutions/build .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find nasedu tests tools notebooks benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
@@ -54,8 +60,9 @@ clean: ## remove what runs leave behind; the environment in .venv stays
 $(VENV)/.run: EXTRAS :=
 $(VENV)/.lab: EXTRAS := [notebooks]
 $(VENV)/.slides: EXTRAS := [slides]
-$(VENV)/.dev: EXTRAS := [dev,notebooks,slides]
+$(VENV)/.site: EXTRAS := [site]
+$(VENV)/.dev: EXTRAS := [dev,notebooks,slides,site,browser]
 
-$(VENV)/.run $(VENV)/.lab $(VENV)/.slides $(VENV)/.dev: pyproject.toml
+$(VENV)/.run $(VENV)/.lab $(VENV)/.slides $(VENV)/.site $(VENV)/.dev: pyproject.toml
 	@sh tools/setup.sh "$(VENV)" ".$(EXTRAS)"
 	@touch $@

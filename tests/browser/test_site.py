@@ -1,0 +1,146 @@
+"""The site, as files: everything lies in it. And as a reader sees it, in a real browser, from a folder."""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+from conftest import ALL, ROOT
+
+NOTEBOOKS = sorted((ROOT / "notebooks").rglob("*.ipynb"))
+FEW = ["index.html", "search.html", "04_the_mixed_edge.html", "solutions/04_the_mixed_edge.html"]
+
+
+class Elements(HTMLParser):
+    """All elements of a page with their attributes."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attributes):
+        self.found.append((tag, dict(attributes)))
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.found if name == tag]
+
+
+@pytest.fixture(scope="session")
+def pages(site):
+    return {str(path.relative_to(site)): Elements(path) for path in sorted(site.rglob("*.html"))}
+
+
+# ---- as files
+
+
+def test_there_is_a_page_for_every_notebook(pages):
+    for path in NOTEBOOKS:
+        assert str(path.relative_to(ROOT / "notebooks").with_suffix(".html")) in pages
+    assert {"index.html", "glossary.html", "search.html", "reference/index.html"} <= pages.keys()
+
+
+def test_the_build_has_nothing_to_complain_about(site):
+    assert site.with_name("messages").read_text(encoding="utf-8") == ""
+
+
+def test_a_page_loads_only_files_of_the_site(pages, site):
+    for name, page in pages.items():
+        loaded = [
+            one["src"] for tag in ("script", "img", "iframe") for one in page.all(tag) if one.get("src")
+        ]
+        loaded += [one["href"] for one in page.all("link") if one.get("rel") in {"stylesheet", "icon"}]
+        for address in loaded:
+            parts = urlsplit(address)
+            assert parts.scheme in {"", "data"} and not parts.netloc, f"{name} loads {address}"
+            if not parts.scheme:
+                assert (site / name).parent.joinpath(unquote(parts.path)).exists(), f"{name} lacks {address}"
+
+
+def test_links_between_pages_lead_somewhere(pages, site):
+    for name, page in pages.items():
+        for one in page.all("a"):
+            parts = urlsplit(one.get("href") or "#")
+            if parts.scheme or parts.netloc:
+                continue
+            assert not parts.path.endswith(".ipynb"), (
+                f"{name} links to the notebook {parts.path}, not to its page"
+            )
+            target = (site / name).parent.joinpath(unquote(parts.path)) if parts.path else site / name
+            assert target.exists(), f"{name} links to {parts.path}, which is not there"
+
+
+def test_every_picture_says_what_it_shows(pages):
+    pictures = [(name, one) for name, page in pages.items() for one in page.all("img")]
+    assert len(pictures) > 100
+    for name, one in pictures:
+        assert len((one.get("alt") or "").split()) >= 3, f"{name}: {one.get('src', '')[:60]} has no words"
+
+
+def test_pages_fit_a_phone_and_have_a_main_part(pages):
+    for name, page in pages.items():
+        named = [one["content"] for one in page.all("meta") if one.get("name") == "viewport"]
+        assert named and "width=device-width" in named[0], name
+        assert page.all("main") or page.all("article"), f"{name} has no main part"
+
+
+def test_solutions_are_folded_away(site):
+    text = (site / "solutions" / "04_the_mixed_edge.html").read_text(encoding="utf-8")
+    before = text.split(">my_padding</span>", 1)[0]
+    assert before != text
+    folded = before.rfind("<details")
+    assert folded > before.rfind("</details"), "the answer stands open on the page"
+
+
+# ---- in a browser
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_pages_in_a_browser(chromium, site, pages, width):
+    """No error, nobody else asked, formulas drawn, no sideways scroll, nothing that axe calls serious."""
+    import eyes
+
+    said = []
+    for name in pages if ALL else FEW:
+        page = chromium.new_page(viewport={"width": width, "height": 800})
+        seen = eyes.watch(page)
+        page.goto((site / name).as_uri())
+        unset = eyes.unset_formulas(page)
+        wide = eyes.too_wide(page)
+        errors = [*seen.errors]
+        # What axe finds does not depend on the width, except the buttons of a phone's menus.
+        found = eyes.axe(page) if width == 390 or not ALL else []
+        page.close()
+        said += [f"{name}: {unset} formulas are not drawn"] * bool(unset)
+        said += [f"{name}: {wide} px wider than its window of {width}"] * (wide > 0)
+        said += [f"{name}: {what}" for what in [*errors, *seen.elsewhere, *found]]
+    assert not said, "\n".join(said)
+
+
+def test_search_finds_a_word_of_a_notebook(chromium, site):
+    import eyes
+
+    page = chromium.new_page()
+    seen = eyes.watch(page)
+    page.goto((site / "search.html").as_uri() + "?q=dilated")
+    page.wait_for_selector("#search-results li a")
+    assert any(
+        "mixed_edge" in one.get_attribute("href") for one in page.query_selector_all("#search-results a")
+    )
+    assert not seen.errors and not seen.elsewhere
+    page.close()
+
+
+def test_light_and_dark(chromium, site):
+    import eyes
+
+    page = chromium.new_page(color_scheme="dark")
+    page.goto((site / "04_the_mixed_edge.html").as_uri())
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(19, 20, 22)"
+    assert eyes.axe(page) == []
+    page.click(".theme-toggle >> visible=true")
+    assert page.evaluate("document.body.dataset.theme") == "light"
+    page.close()
