@@ -10,7 +10,7 @@ from nasedu.check.notebook_01 import best_of, distinct_cells, draws_needed, macr
 from nasedu.check.notebook_02 import look_ahead, resting_point, second_order, toy_hypergradients
 from nasedu.check.notebook_03 import child_size, expected_updates, kendall_tau
 from nasedu.check.notebook_04 import alpha_gradient, merged_filter, mixed_edge, same_padding
-from nasedu.check.notebook_05 import derived_forward, edge_row, operation_weights
+from nasedu.check.notebook_05 import cell_loop, derived_forward, edge_row, operation_weights
 from nasedu.check.notebook_06 import alpha_step, joint_step, mean_entropy
 from nasedu.check.notebook_07 import derive_node, gap, genotype_matrix, node_margin
 from nasedu.check.notebook_08 import (
@@ -34,6 +34,7 @@ __all__ = [
     "best_of",
     "best_of_n",
     "best_without_replacement",
+    "cell_loop",
     "child_size",
     "child_step",
     "deep_cell",
@@ -68,8 +69,8 @@ __all__ = [
     "permutation_test",
     "price_of_a_step",
     "read_nodes",
-    "resting_point",
     "reinforce_loss",
+    "resting_point",
     "runs_needed",
     "same_function",
     "same_padding",

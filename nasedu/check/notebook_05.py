@@ -1,4 +1,4 @@
-"""Checks of notebook 05: the row of an edge, the weights of an operation, a derived cell's forward."""
+"""Checks of notebook 05: the row of an edge, the cell's loop, the weights of an operation, a derived cell."""
 
 from collections.abc import Callable
 from functools import partial
@@ -6,7 +6,7 @@ from functools import partial
 import torch
 
 from nasedu.check.contract import Cases, exercise
-from nasedu.space.cells import DerivedCell
+from nasedu.space.cells import Cell, DerivedCell
 from nasedu.space.genotype import PUBLISHED, Genotype, edges
 from nasedu.space.network import n_parameters
 from nasedu.space.ops import PRIMITIVES, make_op
@@ -21,12 +21,36 @@ def edge_row(answer: Callable) -> Cases:
     yield "all 44 edges of a cell of 8 nodes", [answer(*edge) for edge in edges(8)], list(range(44))
 
 
+@exercise("the cell's loop", hint="one row for each state in the list; then the list grows by the node")
+def cell_loop(answer: Callable) -> Cases:
+    """Check exercise 05.2: `answer(s0, s1, matrix, ops_of)` is the output of a cell of four nodes."""
+    one = torch.ones(1, 1, 1, 1)
+    keep, drop = [torch.clone, torch.zeros_like], torch.tensor([[1.0, 0.0]])
+    got = answer(one, 10 * one, drop.repeat(14, 1), [keep] * 14)
+    # every node adds all states before it: 1 + 10, then twice as much each time
+    yield "inputs 1 and 10, every edge keeps its input", got.flatten(), torch.tensor([11.0, 22, 44, 88])
+    numbered = torch.arange(1.0, 15.0)[:, None] * drop  # row k has weight k + 1
+    states = [1.0, 10.0]
+    for rows in ((1, 2), (3, 4, 5), (6, 7, 8, 9), (10, 11, 12, 13, 14)):
+        states.append(sum(weight * state for weight, state in zip(rows, states, strict=True)))
+    got = answer(one, 10 * one, numbered, [keep] * 14)
+    yield "each edge takes the row of its own", got.flatten(), torch.tensor(states[2:])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        cell = Cell(8, 8, 2, reduction=False, reduction_prev=False)
+        a, b = torch.randn(2, 2, 8, 6, 6)
+        matrix = torch.randn(14, 8).softmax(dim=1)
+    ops_of = [list(edge.layers.values()) for edge in cell.edges]
+    got = answer(cell.preprocess[0](a), cell.preprocess[1](b), matrix, ops_of)
+    yield "the same as the package's Cell, on feature maps", got, cell(a, b, {"normal": matrix})
+
+
 @exercise(
     "count the weights",
     hint="k x k filters, one a channel: k*k*C; a 1x1 convolution: C*C; a separable convolution: both, twice",
 )
 def operation_weights(answer: Callable) -> Cases:
-    """Check exercise 05.2: `answer(name, channels, stride)` is the number of weights of that operation."""
+    """Check exercise 05.3: `answer(name, channels, stride)` is the number of weights of that operation."""
     for channels, stride in ((16, 1), (16, 2), (36, 1)):
         for name in PRIMITIVES:
             what = f"{name}, {channels} channels, stride {stride}"
@@ -47,7 +71,7 @@ def _sums(genotype: Genotype) -> list[float]:
 
 @exercise("a derived cell", hint="one list of states; for each node append the sum of its two terms")
 def derived_forward(answer: Callable) -> Cases:
-    """Check exercise 05.3: `answer(s0, s1, nodes, ops)` is the output of a cell with these pairs."""
+    """Check exercise 05.4: `answer(s0, s1, nodes, ops)` is the output of a cell with these pairs."""
     multipliers = [partial(torch.mul, other=factor) for factor in FACTORS]
     one = torch.ones(1, 1, 1, 1)
     for name in ("DARTS_V2", "DARTS_V1"):

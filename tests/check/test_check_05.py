@@ -96,3 +96,21 @@ def test_another_count(answer, message, capsys):
 def test_another_cell(answer, message, capsys):
     assert not check.derived_forward(answer)
     assert message in said(capsys)
+
+
+def loop(s0, s1, matrix, ops_of, reuse=False, sources=6):
+    states, number = [s0, s1], 0
+    for _ in range(4):
+        node = 0
+        for state in states[:sources]:
+            row = 0 if reuse else number
+            node = node + sum(p * op(state) for p, op in zip(matrix[row], ops_of[row], strict=True))
+            number += 1
+        states.append(node)
+    return torch.cat(states[2:], dim=1)
+
+
+def test_the_cells_loop():
+    assert check.cell_loop(loop)
+    assert not check.cell_loop(lambda *cell: loop(*cell, reuse=True))  # one row for all edges
+    assert not check.cell_loop(lambda *cell: loop(*cell, sources=2))  # from the two inputs only
