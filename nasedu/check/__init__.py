@@ -24,6 +24,7 @@ from nasedu.check.notebook_09 import best_of_n, child_step, skip_penalty
 from nasedu.check.notebook_10 import difference_interval, pareto_front, runs_needed
 from nasedu.check.notebook_11 import best_without_replacement, permutation_test, same_function
 from nasedu.check.notebook_12 import limited_skips, patience, price_of_a_step
+from nasedu.check.notebook_13 import folded_norm, intensity, new_time, side_by_side
 from nasedu.check.notebook_14 import input_choice, own_model, virtual_step
 
 __all__ = [
@@ -47,9 +48,11 @@ __all__ = [
     "equal",
     "exercise",
     "expected_updates",
+    "folded_norm",
     "gap",
     "genotype_matrix",
     "input_choice",
+    "intensity",
     "joint_step",
     "kendall_tau",
     "limited_skips",
@@ -59,6 +62,7 @@ __all__ = [
     "merged_filter",
     "mixed_edge",
     "moving_advantages",
+    "new_time",
     "node_margin",
     "node_three",
     "operation_weights",
@@ -75,6 +79,7 @@ __all__ = [
     "same_function",
     "same_padding",
     "second_order",
+    "side_by_side",
     "skip_penalty",
     "toy_hypergradients",
     "virtual_step",

@@ -76,8 +76,13 @@ from nasedu.show.sliders import (
     temperature_explorer,
     xi_explorer,
 )
+from nasedu.show.speed import limit_chart, ratio_chart, roofline, time_bars
 
 __all__ = [
+    "limit_chart",
+    "ratio_chart",
+    "roofline",
+    "time_bars",
     "Arrow",
     "Box",
     "CellDrawing",
