@@ -86,7 +86,7 @@ def roofline(
 
 @styled()
 def limit_chart(limits: Limits, works: Mapping[str, Work], title: str) -> Picture:
-    """For each layer the two shortest times, that of its arithmetic and that of its memory; the longer counts."""
+    """For each layer the shortest time of its arithmetic and of its memory; the longer of the two counts."""
     made, axes = figure(size=(11, 1.6 + 0.8 * len(works)))
     rows = np.arange(len(works))
     arithmetic = np.array([1e3 * work.flops / limits.flops for work in works.values()])

@@ -122,7 +122,7 @@ FAMILIES = {
 }
 
 
-def shares_of(profile: torch.profiler.profile) -> dict[str, float]:
+def shares_of(profile: torch.autograd.profiler.profile) -> dict[str, float]:
     """Milliseconds of a profile by kind of work, each kernel counted once (its time less its children's)."""
     shares = dict.fromkeys((*FAMILIES, "the rest"), 0.0)
     for event in profile.key_averages():
