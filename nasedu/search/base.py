@@ -14,8 +14,8 @@ from nasedu.data.images import DatasetError, ImageDataset, InMemory, crc32, in_m
 from nasedu.search.evaluation import Metrics, accuracy, batch_statistics, evaluate, prefixed
 from nasedu.search.trainer import Trainer
 from nasedu.space.choice import ArchError, choices, random_arch
-from nasedu.space.derive import describe, discretise
-from nasedu.space.genotype import Genotype
+from nasedu.space.derive import cells, describe, discretise
+from nasedu.space.genotype import Genotype, read_cell
 
 Reward = Callable[[Tensor, Tensor], float | Tensor]
 
@@ -151,8 +151,14 @@ class SearchTrainer(Trainer):
         return describe(self.model, self.best())
 
     def genotype(self) -> Genotype:
-        """The same as cells, for models of cells, as `CNN`."""
-        return Genotype.from_dict(self.export())
+        """Its cells. Raises ArchError for a model that has none."""
+        ops = cells(self.model)
+        if not ops:
+            raise ArchError(
+                f"the model has no cells, only {sorted(choices(self.model))}: see best(), export()"
+            )
+        best = self.best()
+        return Genotype.of({label: read_cell(best, label, ops) for label in ops})
 
 
 class Candidate(NamedTuple):

@@ -10,11 +10,13 @@ have written so far; a `Sample` is what comes of it.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from nasedu.space.choice import ArchError, InputChoice, LayerChoice, points
+from nasedu.space.derive import cells
 from nasedu.space.genotype import edges
 
 Shapes = Mapping[str, tuple[int, int]]
@@ -56,30 +58,24 @@ def parts_of(model: nn.Module) -> list[Part]:
 
     Raises ArchError if there is nothing to decide, or if the rows of a cell are not `genotype.edges`.
     """
-    found = points(model)
+    found, ops = points(model), cells(model)
     parts: list[Part] = []
     seen = set()
     for point in model.modules():
         if not isinstance(point, LayerChoice | InputChoice):
             continue
-        cell = isinstance(point, LayerChoice) and point.node is not None
-        if (point.label, cell or point.row) in seen:
+        row = 0 if point.label in ops else point.row  # a cell is written whole
+        if (point.label, row) in seen:
             continue
-        seen.add((point.label, cell or point.row))
-        if isinstance(point, InputChoice):
+        seen.add((point.label, row))
+        if point.label in ops:
+            last = found[point.label][-1]
+            n_nodes = cast(LayerChoice, last).node or 0
+            parts.append(CellPart(point.label, n_nodes - 1, ops[point.label]))
+        elif isinstance(point, InputChoice):
             parts.append(InputPart(point.label, point.row, point.n_candidates, point.n_chosen))
-        elif not cell:
-            parts.append(LayerPart(point.label, point.row, point.names))
         else:
-            rows = found[point.label]
-            nodes = [row.node if isinstance(row, LayerChoice) else None for row in rows]
-            n_nodes = (nodes[-1] or 0) - 1
-            if nodes != [node for _, node in edges(n_nodes)] or any(row.names != point.names for row in rows):
-                raise ArchError(
-                    f"the cell {point.label!r} must have the rows of genotype.edges, all with the same "
-                    f"candidates; its rows have the nodes {nodes}"
-                )
-            parts.append(CellPart(point.label, n_nodes, point.names))
+            parts.append(LayerPart(point.label, point.row, point.names))
     if not parts:
         raise ArchError("the model has nothing to search: build it with LayerChoice or InputChoice")
     return parts

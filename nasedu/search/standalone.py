@@ -1,15 +1,16 @@
 """One architecture, trained from scratch: the judge of every search."""
 
 import math
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from nasedu.data.datasets import Augment, batch_at, seeded
-from nasedu.data.images import DatasetError, ImageDataset, checksum
+from nasedu.data.datasets import Augment, Transform, batch_at, seeded
+from nasedu.data.images import DatasetError, ImageDataset, InMemory, checksum
 from nasedu.search.evaluation import Metrics, accuracy, evaluate, modes_kept, prefixed
 from nasedu.search.trainer import Trainer
 from nasedu.space.choice import Arch
@@ -47,8 +48,8 @@ class StandaloneTrainer(Trainer):
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         num_epochs: int,
-        dataset: ImageDataset,
-        valid: ImageDataset,
+        dataset: InMemory,
+        valid: InMemory,
         batch_size: int = 64,
         device: torch.device | str | None = None,
         log_frequency: int | None = None,
@@ -57,36 +58,40 @@ class StandaloneTrainer(Trainer):
         schedule: Callable[[float], float] = cosine,
         loss: Callable[[Tensor, Tensor], Tensor] | None = None,
         metrics: Metrics = accuracy,
-        augment: Callable[[Tensor, torch.Generator | None], Tensor] | None = None,
+        augment: Transform | Literal[False] | None = None,
         grad_clip: float = 5.0,
         auxiliary_weight: float = 0.4,
         drop_path: float = 0.0,
-        **options: Any,
+        seed: int = 0,
+        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_every: int = 100,
+        callbacks: Sequence[Callable[[Any], None]] = (),
+        progress: bool | None = None,
     ):
-        super().__init__(model, optimizer, num_epochs, batch_size, device, log_frequency, **options)
+        super().__init__(
+            model, optimizer, num_epochs, batch_size, device, log_frequency, seed=seed, checkpoint=checkpoint,
+            checkpoint_every=checkpoint_every, callbacks=callbacks, progress=progress,
+        )  # fmt: skip
         if len(dataset) < batch_size or not len(valid):
             raise DatasetError(
                 f"{len(dataset)} images give no batch of batch_size={batch_size}, or the {len(valid)} "
                 "validation images are none; use more images or a smaller batch_size"
-            )
-        if self.scheduler is not None:
-            raise ValueError(
-                "each step sets the learning rate by `schedule`, which would overrule the scheduler; "
-                "give schedule=cosine, one_cycle or a function of your own of the progress from 0 to 1"
             )
         if drop_path > 0 and not isinstance(model, Network):
             raise ValueError(f"drop_path={drop_path}, but a {type(model).__name__} has none; leave it at 0")
         self.dataset, self.valid = dataset.to(self.device), valid.to(self.device)
         self.arch = None if arch is None else {label: m.to(self.device) for label, m in arch.items()}
         self.schedule, self.loss, self.metrics = schedule, loss or nn.CrossEntropyLoss(), metrics
-        self.augment = Augment() if augment is None else augment
+        if augment is None and isinstance(dataset, ImageDataset):
+            augment = Augment()
+        self.augment: Transform | None = augment or None
         self.grad_clip, self.auxiliary_weight, self.drop_path = grad_clip, auxiliary_weight, drop_path
         self.lrs = [group["lr"] for group in optimizer.param_groups]
         self.dtype = next(model.parameters()).dtype
         self.steps_per_epoch = len(dataset) // batch_size
 
     def _logits(self, x: Tensor) -> Any:
-        x = x.to(self.dtype)
+        x = x.to(self.dtype) if x.is_floating_point() else x
         return self.model(x) if self.arch is None else self.model(x, self.arch)
 
     def train_step(self, epoch: int, step: int) -> dict[str, float]:
@@ -109,7 +114,7 @@ class StandaloneTrainer(Trainer):
         self.descend(loss, self.grad_clip)
         return {"train_loss": loss.item(), **prefixed("train", self.metrics(logits.detach(), y))}
 
-    def evaluate(self, dataset: ImageDataset) -> dict[str, float]:
+    def evaluate(self, dataset: InMemory) -> dict[str, float]:
         """Loss and metrics of the model as it is now, by the running averages of its batch norms.
 
         It changes nothing: a model in training is in training afterwards.

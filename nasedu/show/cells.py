@@ -66,9 +66,10 @@ def draw_cell(
     Raises ArchError for a matrix that does not fit.
     """
     if isinstance(cell, Genotype):
-        if which not in TITLES:
-            raise ValueError(f"a genotype has the cells 'normal' and 'reduce', got which={which!r}")
-        pairs = getattr(cell, which)
+        if which not in cell.cells:
+            there = " and ".join(map(repr, cell.cells))
+            raise ValueError(f"this genotype has the cells {there}, got which={which!r}")
+        pairs = cell.cells[which]
         n_nodes, discrete = len(pairs), True
         paths = [(source, node, op, 1.0) for node, ins in enumerate(pairs, start=2) for op, source in ins]
     else:

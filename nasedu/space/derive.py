@@ -12,17 +12,35 @@ import torch
 from torch import Tensor, nn
 
 from nasedu.space.choice import Arch, ArchError, InputChoice, LayerChoice, check_arch, choices, points
-from nasedu.space.genotype import FORMAT, Genotype, GenotypeError
+from nasedu.space.genotype import (
+    Genotype,
+    GenotypeError,
+    checked_cell,
+    derive_cell,
+    edges,
+    matrix_of,
+    read_cell,
+)
 
 
-def _is_cell(point: LayerChoice | InputChoice) -> bool:
-    return isinstance(point, LayerChoice) and point.node is not None
+def cells(model: nn.Module) -> dict[str, tuple[str, ...]]:
+    """The labels of a model that are cells, and the operations of each.
 
-
-def _has_cells(model: nn.Module) -> bool:
-    """Has the model normal and reduction cells and nothing else, so that a genotype says all about it?"""
-    found = points(model)
-    return set(found) == {"normal", "reduce"} and all(_is_cell(rows[0]) for rows in found.values())
+    Raises ArchError if the rows of a cell are not `genotype.edges`, all with the same operations.
+    """
+    found = {}
+    for label, rows in points(model).items():
+        nodes = [row.node if isinstance(row, LayerChoice) else None for row in rows]
+        if set(nodes) == {None}:
+            continue
+        wanted = [node for _, node in edges((nodes[-1] or 0) - 1)]
+        if nodes != wanted or any(row.names != rows[0].names for row in rows):
+            raise ArchError(
+                f"the cell {label!r} must have the rows of genotype.edges, all with the same candidates; its "
+                f"rows have the nodes {nodes}"
+            )
+        found[label] = rows[0].names
+    return found
 
 
 def discretise(model: nn.Module, arch: Arch) -> dict[str, Tensor]:
@@ -33,20 +51,14 @@ def discretise(model: nn.Module, arch: Arch) -> dict[str, Tensor]:
     Returns matrices of zeros and ones of the same shapes, float32 on the CPU.
     """
     check_arch(choices(model), arch)
-    found = points(model)
-    if _has_cells(model):
-        ops = found["normal"][0].names
-        return Genotype.derive(arch, ops).arch(ops)
-    kept = {}
-    for label, rows in found.items():
+    ops, kept = cells(model), {}
+    for label, rows in points(model).items():
+        if label in ops:
+            kept[label] = matrix_of(derive_cell(arch, label, ops), label, ops)
+            continue
         weights = arch[label].detach().float().cpu()
         matrix = torch.zeros(weights.shape)
         for i, point in enumerate(rows):
-            if _is_cell(point):
-                raise ArchError(
-                    "a model of cells must have the labels 'normal' and 'reduce' and no others, "
-                    f"got {sorted(found)}"
-                )
             if isinstance(point, InputChoice) and point.n_chosen is None:
                 matrix[i] = (weights[i] > 0.5).float()
             else:
@@ -57,18 +69,19 @@ def discretise(model: nn.Module, arch: Arch) -> dict[str, Tensor]:
 
 
 def describe(model: nn.Module, arch: Arch) -> dict[str, Any]:
-    """A discrete `arch` in names. For a model of normal and reduction cells it is the genotype's dict, which
-    `Genotype.from_dict` reads; else {label: for each row the name of the layer, or the list of the inputs}.
+    """A discrete `arch` in names. For a model of cells and nothing else it is the genotype's dict, which
+    `Genotype.from_dict` reads; else {label: for each row the name of the layer or the list of the inputs, for
+    each node of a cell two [operation, input]}.
     """
     check_arch(choices(model), arch)
-    found = points(model)
-    if _has_cells(model):
-        genotype = Genotype.from_arch(arch, found["normal"][0].names)
-        cells = {"normal": genotype.normal, "reduce": genotype.reduce}
-        as_lists = {name: [[list(pair) for pair in node] for node in cell] for name, cell in cells.items()}
-        return {"format": FORMAT, "version": 1, **as_lists}
+    found, ops = points(model), cells(model)
+    if set(ops) == set(found):
+        return Genotype.of({label: read_cell(arch, label, ops) for label in ops}).to_dict()
     answer: dict[str, Any] = {}
     for label, rows in found.items():
+        if label in ops:
+            answer[label] = [[list(pair) for pair in node] for node in read_cell(arch, label, ops)]
+            continue
         answer[label] = []
         for point, weights in zip(rows, arch[label].tolist(), strict=True):
             chosen = [i for i, weight in enumerate(weights) if weight]
@@ -89,11 +102,11 @@ def read(model: nn.Module, decisions: Mapping[str, Any]) -> dict[str, Tensor]:
 
     Raises ArchError if it is not of this model.
     """
-    found = points(model)
-    if _has_cells(model):
+    found, ops = points(model), cells(model)
+    if set(ops) == set(found):
         try:
-            arch = Genotype.from_dict(decisions).arch(found["normal"][0].names)
-        except GenotypeError as error:
+            arch = Genotype.from_dict(decisions).arch(ops)
+        except (GenotypeError, KeyError) as error:
             raise ArchError(f"not an export of this model: {error}") from error
         check_arch(choices(model), arch)
         return arch
@@ -102,6 +115,12 @@ def read(model: nn.Module, decisions: Mapping[str, Any]) -> dict[str, Tensor]:
         raise ArchError(f"not an export of this model: wanted the labels {sorted(found)}, got {got!r:.200}")
     arch = {}
     for label, rows in found.items():
+        if label in ops:
+            try:
+                arch[label] = matrix_of(checked_cell(decisions[label], label), label, ops)
+            except GenotypeError as error:
+                raise ArchError(f"not an export of this model: {error}") from error
+            continue
         matrix = torch.zeros(choices(model)[label])
         if not isinstance(decisions[label], list) or len(decisions[label]) != len(rows):
             raise ArchError(f"{label!r} wants a list of {len(rows)} decisions, got {decisions[label]!r:.200}")
@@ -113,4 +132,5 @@ def read(model: nn.Module, decisions: Mapping[str, Any]) -> dict[str, Tensor]:
             for choice in chosen:
                 matrix[i, names.index(choice)] = 1.0
         arch[label] = matrix
+    check_arch(choices(model), arch)
     return arch

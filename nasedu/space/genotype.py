@@ -24,7 +24,9 @@ from nasedu.space.choice import Arch, ArchError
 from nasedu.space.ops import PRIMITIVES
 
 Node = tuple[tuple[str, int], tuple[str, int]]
+Ops = Sequence[str] | Mapping[str, Sequence[str]]
 FORMAT = "nasedu-genotype"
+PAIR = ("normal", "reduce")  # the labels of DARTS and ENAS
 
 
 class GenotypeError(NaseduError, ValueError):
@@ -42,73 +44,84 @@ def edges(n_nodes: int = 4) -> list[tuple[int, int]]:
 
 @dataclass(frozen=True)
 class Genotype:
-    """A normal and a reduction cell, each a tuple over nodes of two (operation, input) pairs.
+    """Derived cells by label, each a tuple over nodes of two (operation, input) pairs.
 
-    A cell's output is the concatenation of its nodes. A node adds its pairs, so their order means nothing:
-    they are kept sorted by input. `source` says where the cell comes from and does not count when two
-    genotypes are compared. Raises GenotypeError if an input is not an earlier state or the pairs are not two.
+    `normal` and `reduce` are the cells of DARTS and ENAS; `others` has cells of any other label, and then
+    these two may be left out. A cell's output is the concatenation of its nodes. A node adds its pairs, so
+    their order means nothing: they are kept sorted by input. `source` says where the cells come from and does
+    not count when two genotypes are compared. Raises GenotypeError if an input is not an earlier state or the
+    pairs are not two.
     """
 
-    normal: tuple[Node, ...]
-    reduce: tuple[Node, ...]
+    normal: tuple[Node, ...] = ()
+    reduce: tuple[Node, ...] = ()
     source: str = field(default="", compare=False)
+    others: Mapping[str, tuple[Node, ...]] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
-        for cell in ("normal", "reduce"):
-            object.__setattr__(self, cell, _checked_cell(getattr(self, cell), cell))
-        if len(self.normal) != len(self.reduce):
+        others = {label: checked_cell(cell, label) for label, cell in self.others.items()}
+        object.__setattr__(self, "others", others)
+        for label, other in (("normal", self.reduce), ("reduce", self.normal)):
+            cell = getattr(self, label)
+            if cell != () or not (others or other):
+                object.__setattr__(self, label, checked_cell(cell, label))
+        if self.normal and self.reduce and len(self.normal) != len(self.reduce):
             raise GenotypeError(
                 f"the normal cell has {len(self.normal)} nodes and the reduction cell {len(self.reduce)}; "
                 "they must have the same number"
             )
 
+    @classmethod
+    def of(cls, cells: Mapping[str, Any], source: str = "") -> "Genotype":
+        """The genotype of these cells, label -> for each node two (operation, input) pairs."""
+        others = {label: cell for label, cell in cells.items() if label not in PAIR}
+        return cls(cells.get("normal", ()), cells.get("reduce", ()), source, others)
+
+    @property
+    def cells(self) -> dict[str, tuple[Node, ...]]:
+        """All cells by label."""
+        pair = {label: getattr(self, label) for label in PAIR if getattr(self, label)}
+        return {**pair, **self.others}
+
     @property
     def n_nodes(self) -> int:
-        """The number of nodes of each cell, inputs not counted."""
-        return len(self.normal)
+        """The number of nodes of a cell (the first, if they differ), inputs not counted."""
+        return len(next(iter(self.cells.values())))
 
     @classmethod
-    def derive(cls, arch: Arch, ops: Sequence[str] = PRIMITIVES, source: str = "") -> "Genotype":
-        """Derive cells by the DARTS rule from softmaxed matrices {"normal": (E, O), "reduce": (E, O)}.
+    def derive(cls, arch: Arch, ops: Ops = PRIMITIVES, source: str = "") -> "Genotype":
+        """Derive cells by the DARTS rule from softmaxed matrices (E, O): "normal" and "reduce", or others.
 
-        An edge's strength is its largest weight other than that of "none"; each node keeps its two strongest
-        edges, each with its strongest operation other than "none". Of equals the first wins. Raises ArchError
-        for matrices that are not a cell's. DARTS, section 2.4.
+        `ops` names the O operations, of all cells or {label: of this cell}. An edge's strength is its largest
+        weight other than that of "none"; each node keeps its two strongest edges, each with its strongest
+        operation other than "none". Of equals the first wins. Raises ArchError for matrices that are not a
+        cell's. DARTS, section 2.4.
         """
-        cells = {label: _derive_cell(matrix, ops) for label, matrix in _cell_matrices(arch, ops).items()}
-        return cls(**cells, source=source)
+        return cls.of({label: derive_cell(arch, label, ops) for label in _labels(arch, ops)}, source)
 
     @classmethod
-    def from_arch(cls, arch: Arch, ops: Sequence[str] = PRIMITIVES, source: str = "") -> "Genotype":
+    def from_arch(cls, arch: Arch, ops: Ops = PRIMITIVES, source: str = "") -> "Genotype":
         """Read cells off a discrete `arch` (counts whose sum is 2 for each node): the inverse of `arch()`."""
-        cells = {label: _read_cell(matrix, ops, label) for label, matrix in _cell_matrices(arch, ops).items()}
-        return cls(**cells, source=source)
+        return cls.of({label: read_cell(arch, label, ops) for label in _labels(arch, ops)}, source)
 
-    def arch(self, ops: Sequence[str] = PRIMITIVES) -> dict[str, Tensor]:
+    def arch(self, ops: Ops = PRIMITIVES) -> dict[str, Tensor]:
         """How often each edge has each operation (0, 1, 2), as {"normal": (E, O), "reduce": (E, O)} tensors.
 
         Raises GenotypeError for an operation that is not among `ops`.
         """
-        matrices = {}
-        for label, cell in (("normal", self.normal), ("reduce", self.reduce)):
-            rows = {edge: row for row, edge in enumerate(edges(self.n_nodes))}
-            matrix = torch.zeros(len(rows), len(ops))
-            for node, pairs in enumerate(cell, start=2):
-                for op, source in pairs:
-                    if op not in ops:
-                        raise GenotypeError(
-                            f"the {label} cell has the operation {op!r}, the matrix only {tuple(ops)}"
-                        )
-                    matrix[rows[source, node], list(ops).index(op)] += 1
-            matrices[label] = matrix
-        return matrices
+        return {label: matrix_of(cell, label, ops) for label, cell in self.cells.items()}
 
     def to_json(self) -> str:
         """The genotype as JSON text, the same text for the same genotype."""
-        data: dict[str, Any] = {"format": FORMAT, "version": 1}
-        if self.source:
-            data["source"] = self.source
-        return json.dumps({**data, "normal": self.normal, "reduce": self.reduce})
+        return json.dumps(self.to_dict())
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as a dict that `json.dump` takes: with "normal" and "reduce", or "cells" of any labels."""
+        head = {"format": FORMAT, "version": 1, **({"source": self.source} if self.source else {})}
+        cells = {
+            label: [[list(pair) for pair in node] for node in cell] for label, cell in self.cells.items()
+        }
+        return {**head, **(cells if set(cells) == set(PAIR) else {"cells": cells})}
 
     @classmethod
     def from_json(cls, text: str) -> "Genotype":
@@ -121,7 +134,7 @@ class Genotype:
 
     @classmethod
     def from_dict(cls, data: object) -> "Genotype":
-        """The same for parsed JSON: a dict with "format", "version", "normal" and "reduce"."""
+        """The same for parsed JSON: a dict as of `to_dict`."""
         if not isinstance(data, Mapping):
             raise GenotypeError(f"a genotype is a JSON object, got {type(data).__name__}")
         form, version = data.get("format"), data.get("version")
@@ -130,15 +143,20 @@ class Genotype:
                 f'a genotype says "format": "{FORMAT}", "version": 1; '
                 f"this says {short(form)}, {short(version)}"
             )
-        unknown = set(data) - {"format", "version", "source", "normal", "reduce"}
-        missing = {"normal", "reduce"} - set(data)
+        wanted = {"cells"} if "cells" in data else set(PAIR)
+        unknown, missing = set(data) - {"format", "version", "source"} - wanted, wanted - set(data)
         if unknown or missing:
             extra = short(sorted(unknown, key=str))
             raise GenotypeError(f"this genotype has the unknown keys {extra} and lacks {sorted(missing)}")
         source = data.get("source", "")
         if not isinstance(source, str):
             raise GenotypeError(f"a genotype's source is a text, got {short(source)}")
-        return cls(data["normal"], data["reduce"], source)
+        if "cells" not in data:
+            return cls(data["normal"], data["reduce"], source)
+        cells = data["cells"]
+        if not isinstance(cells, Mapping) or not cells or not all(isinstance(k, str) and k for k in cells):
+            raise GenotypeError(f"a genotype's cells are an object, label -> cell, got {short(cells)}")
+        return cls.of(cells, source)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the JSON text to `path`, whole or not at all."""
@@ -154,7 +172,7 @@ class Genotype:
             raise GenotypeError(f"{path}: {error}") from error
 
 
-def _checked_cell(cell: object, name: str) -> tuple[Node, ...]:
+def checked_cell(cell: object, name: str) -> tuple[Node, ...]:
     """`cell` as nested tuples, or GenotypeError with the place that is wrong."""
     if not isinstance(cell, Sequence) or isinstance(cell, str) or not cell:
         raise GenotypeError(f"the {name} cell must be a list of nodes, got {short(cell)}")
@@ -181,28 +199,37 @@ def _checked_cell(cell: object, name: str) -> tuple[Node, ...]:
     return cast(tuple[Node, ...], tuple(nodes))
 
 
-def _cell_matrices(arch: Arch, ops: Sequence[str]) -> dict[str, list[list[list[float]]]]:
-    """The two matrices cut into nodes: label -> node -> input -> weights."""
-    cut: dict[str, list[list[list[float]]]] = {}
-    for label in ("normal", "reduce"):
-        if label not in arch:
-            raise ArchError(f"a genotype wants the matrices 'normal' and 'reduce', got {sorted(arch)}")
-        if not isinstance(arch[label], Tensor):
-            raise ArchError(f"the matrix {label!r} must be a tensor, got a {type(arch[label]).__name__}")
-        matrix = arch[label].detach()
-        rows, n_nodes = (matrix.shape[0] if matrix.ndim else 0), 1
-        while _n_edges(n_nodes) < rows:
-            n_nodes += 1
-        if matrix.ndim != 2 or _n_edges(n_nodes) != rows or matrix.shape[1] != len(ops):
-            raise ArchError(
-                f"the matrix {label!r} has shape {tuple(matrix.shape)}; wanted are 2, 5, 9, 14, ... rows "
-                f"(edges of a cell of 1, 2, 3, 4, ... nodes) and {len(ops)} columns (operations)"
-            )
-        if not bool(torch.isfinite(matrix).all()):
-            raise ArchError(f"the matrix {label!r} holds numbers that are not finite")
-        values = matrix.tolist()
-        cut[label] = [values[_n_edges(i) : _n_edges(i + 1)] for i in range(n_nodes)]
-    return cut
+def _labels(arch: Arch, ops: Ops) -> list[str]:
+    """The cells in `arch`, all checked: "normal" and "reduce", if it has either, else all that it has."""
+    labels = list(PAIR) if not arch or not set(PAIR).isdisjoint(arch) else list(arch)
+    for label in labels:
+        _nodes(arch, label, _ops_of(ops, label))
+    return labels
+
+
+def _ops_of(ops: Ops, label: str) -> Sequence[str]:
+    return ops[label] if isinstance(ops, Mapping) else ops
+
+
+def _nodes(arch: Arch, label: str, ops: Sequence[str]) -> list[list[list[float]]]:
+    """A matrix cut into nodes: node -> input -> weights."""
+    if label not in arch:
+        raise ArchError(f"a genotype wants the matrices 'normal' and 'reduce', got {sorted(arch)}")
+    if not isinstance(arch[label], Tensor):
+        raise ArchError(f"the matrix {label!r} must be a tensor, got a {type(arch[label]).__name__}")
+    matrix = arch[label].detach()
+    rows, n_nodes = (matrix.shape[0] if matrix.ndim else 0), 1
+    while _n_edges(n_nodes) < rows:
+        n_nodes += 1
+    if matrix.ndim != 2 or _n_edges(n_nodes) != rows or matrix.shape[1] != len(ops):
+        raise ArchError(
+            f"the matrix {label!r} has shape {tuple(matrix.shape)}; wanted are 2, 5, 9, 14, ... rows "
+            f"(edges of a cell of 1, 2, 3, 4, ... nodes) and {len(ops)} columns (operations)"
+        )
+    if not bool(torch.isfinite(matrix).all()):
+        raise ArchError(f"the matrix {label!r} holds numbers that are not finite")
+    values = matrix.tolist()
+    return [values[_n_edges(i) : _n_edges(i + 1)] for i in range(n_nodes)]
 
 
 def _n_edges(n_nodes: int) -> int:
@@ -210,19 +237,23 @@ def _n_edges(n_nodes: int) -> int:
     return n_nodes * (n_nodes + 3) // 2
 
 
-def _derive_cell(nodes: list[list[list[float]]], ops: Sequence[str]) -> tuple[Node, ...]:
+def derive_cell(arch: Arch, label: str, ops: Ops) -> tuple[Node, ...]:
+    """One cell by the DARTS rule, see `Genotype.derive`."""
+    ops = _ops_of(ops, label)
     real = [column for column, name in enumerate(ops) if name != "none"]
     cell = []
-    for rows in nodes:
+    for rows in _nodes(arch, label, ops):
         best = [max(real, key=row.__getitem__) for row in rows]
         strongest = sorted(range(len(rows)), key=lambda i: -rows[i][best[i]])[:2]
         cell.append(tuple((ops[best[i]], i) for i in strongest))
     return cast(tuple[Node, ...], tuple(cell))
 
 
-def _read_cell(nodes: list[list[list[float]]], ops: Sequence[str], label: str) -> tuple[Node, ...]:
+def read_cell(arch: Arch, label: str, ops: Ops) -> tuple[Node, ...]:
+    """One cell of counts, see `Genotype.from_arch`."""
+    ops = _ops_of(ops, label)
     cell = []
-    for node, rows in enumerate(nodes, start=2):
+    for node, rows in enumerate(_nodes(arch, label, ops), start=2):
         pairs = []
         for source, row in enumerate(rows):
             for op, count in zip(ops, row, strict=True):
@@ -238,6 +269,21 @@ def _read_cell(nodes: list[list[list[float]]], ops: Sequence[str], label: str) -
             )
         cell.append(tuple(pairs))
     return cast(tuple[Node, ...], tuple(cell))
+
+
+def matrix_of(cell: Sequence[Node], label: str, ops: Ops) -> Tensor:
+    """The counts (E, O) of one cell, see `Genotype.arch`."""
+    ops = list(_ops_of(ops, label))
+    rows = {edge: row for row, edge in enumerate(edges(len(cell)))}
+    matrix = torch.zeros(len(rows), len(ops))
+    for node, pairs in enumerate(cell, start=2):
+        for op, source in pairs:
+            if op not in ops:
+                raise GenotypeError(
+                    f"the {label} cell has the operation {op!r}, the matrix only {tuple(ops)}"
+                )
+            matrix[rows[source, node], ops.index(op)] += 1
+    return matrix
 
 
 def _published() -> dict[str, Genotype]:

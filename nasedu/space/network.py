@@ -106,6 +106,10 @@ class Network(nn.Module):
         stem_multiplier: int = 3,
     ):
         super().__init__()
+        if set(genotype.cells) != {"normal", "reduce"}:
+            raise GenotypeError(
+                f"a Network wants the cells 'normal' and 'reduce', got {sorted(genotype.cells)}"
+            )
         named = {op for cell in (genotype.normal, genotype.reduce) for pairs in cell for op, _ in pairs}
         if unknown := sorted(named - known()):
             raise GenotypeError(

@@ -65,15 +65,18 @@ def make_op(name: str, channels: int, stride: int = 1, search: bool = True) -> n
 
 
 class Zero(nn.Module):
-    """The operation `none`: zeros of the shape that the other operations give, (B, C, H/stride, W/stride)."""
+    """The operation `none`: zeros of the shape that the other operations give.
 
-    def __init__(self, stride: int):
+    Of any x at stride 1, such as tokens (B, T, C); of feature maps (B, C, H/stride, W/stride).
+    """
+
+    def __init__(self, stride: int = 1):
         super().__init__()
         self.stride = stride
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> zeros."""
-        return torch.zeros_like(x[:, :, :: self.stride, :: self.stride])
+        """x -> zeros."""
+        return torch.zeros_like(x if self.stride == 1 else x[:, :, :: self.stride, :: self.stride])
 
 
 class FactorizedReduce(nn.Module):

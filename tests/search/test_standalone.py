@@ -260,9 +260,8 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path, other, named):
         ({"subset": (7, 20)}, DatasetError, "7 images give no batch of batch_size=8"),
         ({"num_epochs": 0}, ValueError, "num_epochs must be a whole number from 1 up, got 0"),
         ({"drop_path": 0.2}, ValueError, "drop_path=0.2, but a SmallCNN has none"),
-        ({"schedule": "cosine", "scheduler": "StepLR"}, ValueError, "overrule the scheduler"),
     ],
-    ids=["images", "epochs", "drop_path", "scheduler"],
+    ids=["images", "epochs", "drop_path"],
 )
 def test_what_cannot_be_trained_is_told_at_once(options, error, message):
     with pytest.raises(error, match=message):
