@@ -111,13 +111,12 @@ def work() -> Iterator[tuple[str, Callable[[], None]]]:
         yield f"ENAS, {model}", lambda m=model: search(EnasTrainer, m, **ENAS)
         yield f"random search, {model}", lambda m=model: search(RandomSearch, m, n_candidates=2)
     yield (
-        "DARTS with a Gumbel softmax, edge normalisation, the Hessian",
+        "DARTS with Gumbel rows, edge shares, the Hessian",
         lambda: search(
             DartsTrainer,
             "small",
-            gumbel=(10.0, 0.1),
-            edge_normalisation={"cell": [1, 2, 2]},
-            hessian_images=8,
+            relaxation=EdgeShares({"cell": [1, 2, 2]}, Gumbel(10.0, 0.1)),
+            callbacks=[Eigenvalues(8)],
         ),
     )
     yield "a network alone", alone
