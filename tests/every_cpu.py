@@ -25,7 +25,7 @@ from nasedu import (
     accuracy,
     get_dataset,
 )
-from nasedu.search.base import reward_accuracy
+from nasedu.search import EdgeShares, Eigenvalues, Gumbel, reward_accuracy
 from nasedu.space.ops import FactorizedReduce, known, make_op
 from nasedu.space.small import SmallCNN
 
