@@ -1,11 +1,9 @@
-"""Files that are written whole or not at all, and the files that came with the package."""
+"""Files that are written whole or not at all."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import resources
 from pathlib import Path
-from typing import Any
 
 
 @contextmanager
@@ -28,10 +26,3 @@ def save_text(path: str | os.PathLike[str], text: str) -> None:
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with whole(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-
-
-def shipped(folder: str) -> dict[str, Any]:
-    """The JSON files that came with the package in this folder of it, by name, in alphabetical order."""
-    place = resources.files("nasedu") / "study" / "results" / folder
-    found = {file.name: file for file in place.iterdir()} if place.is_dir() else {}
-    return {name.removesuffix(".json"): found[name] for name in sorted(found) if name.endswith(".json")}

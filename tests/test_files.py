@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from nasedu.files import save_text, shipped, whole
+from nasedu.files import save_text, whole
 
 
 def test_a_file_appears_when_all_of_it_is_there(tmp_path):
@@ -27,8 +27,3 @@ def test_a_text_is_saved_whole_into_a_folder_that_is_made(tmp_path):
     save_text(tmp_path / "new" / "a.txt", "é")
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.txt"]
     assert (tmp_path / "new" / "a.txt").read_text(encoding="utf-8") == "é"
-
-
-def test_what_ships_is_found_by_name_and_a_folder_that_is_missing_holds_nothing():
-    assert list(shipped("recorded")) == ["darts_cifar10", "enas_cifar10"]
-    assert shipped("no such folder") == {} == shipped("check")  # that has Python files only

@@ -1,21 +1,20 @@
-"""Was it worth it: recipes, recorded runs, the truth table, studies of many runs, and their statistics."""
+"""Was it worth it: recipes, records of what was run, the truth table, the course's studies, statistics."""
 
-from nasedu.study import protocols, recorded, retraining, statistics, study, table_search, truth
-from nasedu.study.jobs import Settings, darts, enas
+from nasedu.study import protocols, recipe, record, statistics, table_search, truth
 from nasedu.study.planted import Planted, plant
 from nasedu.study.protocols import (
     CELL_SEARCH,
     RETRAIN,
     SMALL_SPACE,
-    Protocol,
-    cell_search,
+    STUDIES,
+    blind,
+    cells_of,
     shared_scores,
-    small_space,
+    train_cell,
 )
-from nasedu.study.recorded import Recorded, RecordedError, stamp, this_machine
-from nasedu.study.retraining import Retraining, cells_of, retrain
+from nasedu.study.recipe import Recipe, RecipeError
+from nasedu.study.record import Record, RecordError, conduct, load, shipped, stamp, this_machine
 from nasedu.study.statistics import Interval, kendall_tau, mean_interval, noise_ceiling, tau_interval
-from nasedu.study.study import Study, StudyError, conduct
 from nasedu.study.table_search import incumbents, regret, regularised_evolution
 from nasedu.study.truth import TruthError
 
@@ -23,39 +22,35 @@ __all__ = [
     "CELL_SEARCH",
     "Interval",
     "Planted",
-    "Protocol",
     "RETRAIN",
-    "Recorded",
-    "RecordedError",
-    "Retraining",
+    "Recipe",
+    "RecipeError",
+    "Record",
+    "RecordError",
     "SMALL_SPACE",
-    "Settings",
-    "Study",
-    "StudyError",
+    "STUDIES",
     "TruthError",
-    "cell_search",
+    "blind",
     "cells_of",
     "conduct",
-    "darts",
-    "enas",
     "incumbents",
     "kendall_tau",
+    "load",
     "mean_interval",
     "noise_ceiling",
     "plant",
     "protocols",
-    "recorded",
+    "recipe",
+    "record",
     "regret",
     "regularised_evolution",
-    "retrain",
-    "retraining",
     "shared_scores",
-    "small_space",
+    "shipped",
     "stamp",
     "statistics",
-    "study",
     "table_search",
     "tau_interval",
     "this_machine",
+    "train_cell",
     "truth",
 ]

@@ -1,100 +1,70 @@
-"""The protocols of the course's studies: every search and every training that notebooks 10 to 12 report.
+"""The studies of the course: every search and every training that notebooks 10 to 12 report.
 
-    small_space    searches of the small space, whose truth is known: DARTS, its remedies, ENAS, random
-    cell_search    searches of the DARTS space at equal cost, to be judged by retraining
-    retrain        the cells found, the published DARTS_V2 and cells drawn blindly, trained from scratch
+    small_space    searches of the small space, whose truth is known: DARTS, its remedies, ENAS, random; with
+                   what happened on the way: histories, eigenvalues, scores by shared weights
+    many_seeds     the same space, many seeds, and what was found alone; all methods cost the same
+    cell_search    searches of the DARTS space
+    retrain        the cells found by cell_search, DARTS_V2 and cells drawn blindly, trained from scratch
+    equal_cost     the DARTS space again: searches of the same cost, each cell found trained at once, and as
+                   many blind ones
 
-Each is a `study.Study`; `python -m nasedu study NAME --data FOLDER --out FILE` makes it.
+`python -m nasedu study NAME --data FOLDER --out FILE` makes a study: a `record.Record`, row by row. Runs of
+one seed come before those of the next, so that a study that was stopped is balanced over the methods.
 """
 
 import functools
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, replace
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from nasedu.data.datasets import Augment
+from nasedu.data.datasets import seeded
 from nasedu.data.images import ImageDataset
-from nasedu.search.base import SearchTrainer, arguments, gap_callback, reward_accuracy
-from nasedu.search.darts import DartsTrainer
-from nasedu.search.early_stop import Eigenvalues
-from nasedu.search.enas import EnasTrainer
+from nasedu.search.base import SearchTrainer, gap_callback
 from nasedu.search.evaluation import batch_statistics, evaluate, modes_kept, reestimated
-from nasedu.search.random_search import RandomSearch
-from nasedu.search.relaxation import EdgeShares, Gumbel
 from nasedu.space import small
-from nasedu.space.network import CNN
-from nasedu.study import study, truth
-from nasedu.study.retraining import Retraining, cells_of, retrain
-from nasedu.study.study import Study, StudyError
+from nasedu.space.choice import random_arch
+from nasedu.space.genotype import PUBLISHED, Genotype
+from nasedu.space.network import CNN, Network, n_parameters
+from nasedu.study import record, truth
+from nasedu.study.recipe import Datasets, Recipe
+from nasedu.study.record import Record, RecordError
 
-Datasets = tuple[ImageDataset, ImageDataset, ImageDataset]
-Run = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+Key = Mapping[str, Any]
+Run = Callable[[Key], Mapping[str, Any]]
 
-# Method -> the trainer's own arguments.
-METHODS: dict[str, dict[str, Any]] = {
-    "DARTS 1st": {},
-    "DARTS 2nd": {"unrolled": True},
-    "PC-DARTS": {"relaxation": EdgeShares()},
-    "GDAS": {"relaxation": Gumbel(10.0, 0.1)},
-    "ENAS": {"ctrl_lr": 3.5e-3, "ctrl_steps": 10, "ctrl_steps_aggregate": 10, "baseline_decay": 0.95},
-    "random": {},
-}
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """What all searches of a study share. `epochs` are those of first-order DARTS, see `epochs_of`.
-
-    `layers` counts the cells of the DARTS space's supernet; of random search's `candidates` the best is kept.
-    """
-
-    pixels: int = 16
-    images: int = 5_000
-    channels: int = 16
-    batch_size: int = 32
-    epochs: int = 25
-    lr: float = 0.025
-    lr_min: float = 0.001
-    momentum: float = 0.9
-    weight_decay: float = 3e-4
-    alpha_lr: float = 0.01
-    partial: int = 4
-    hessian_images: int = 128
-    layers: int = 0
-    candidates: int = 100
-
-    def epochs_of(self, method: str) -> int:
-        """The epochs of this method, so that all cost about as much as first-order DARTS."""
-        return max(1, round(self.epochs * EPOCHS.get(method, 1.0)))
-
-
-# Epochs relative to first-order DARTS, chosen before the studies for about equal cost in the small space.
-# What the runs cost in fact is in the files, as "cpu_seconds": less alike, and in the DARTS space not alike.
-EPOCHS = {"DARTS 2nd": 0.4, "PC-DARTS": 1.1, "GDAS": 2.5, "ENAS": 2.3, "random": 4.0}
-
-
-def search(
-    protocol: Protocol, method: str, model: nn.Module, train: ImageDataset, seed: int, **more: Any
-) -> SearchTrainer:
-    """The trainer of this method by this protocol, ready to fit."""
-    if method not in METHODS:
-        raise ValueError(f"no method {method!r}; there are {', '.join(METHODS)}")
-    common: dict[str, Any] = {
-        **arguments(protocol, model, train, protocol.epochs_of(method), seed),
-        "augment": Augment(protocol.pixels // 8),
-        "progress": False,
-        **METHODS[method],
-        **more,
-    }
-    if method == "ENAS":
-        return EnasTrainer(reward_function=reward_accuracy, **common)
-    if method == "random":
-        return RandomSearch(n_candidates=protocol.candidates, **common)
-    return DartsTrainer(arc_learning_rate=protocol.alpha_lr, **common)
+# Epochs were chosen before the study for about equal cost; what the runs cost in fact is in the record.
+SMALL_SPACE = Recipe(
+    pixels=16, images=5_000, pool=10_000, channels=16, layers=0, epochs=25, batch_size=32, lr_min=0.001,
+    methods={
+        "DARTS 1st": {"search": "DARTS", "arc_learning_rate": 0.01, "hessian_images": 128},
+        "DARTS 2nd": {"search": "DARTS", "arc_learning_rate": 0.01, "epochs": 10, "unrolled": True},
+        "PC-DARTS": {
+            "search": "DARTS", "arc_learning_rate": 0.01, "epochs": 28,
+            "edge_normalisation": True, "partial": 4,
+        },
+        "GDAS": {"search": "DARTS", "arc_learning_rate": 0.01, "epochs": 62, "gumbel": [10.0, 0.1]},
+        "ENAS": {
+            "search": "ENAS", "epochs": 57, "ctrl_lr": 3.5e-3, "ctrl_steps": 10, "ctrl_steps_aggregate": 10,
+            "baseline_decay": 0.95,
+        },
+        "random": {"search": "random", "epochs": 100, "n_candidates": 100},
+    },
+)  # fmt: skip
+CELL_SEARCH = replace(
+    SMALL_SPACE, channels=8, layers=3, epochs=4, batch_size=64,
+    methods={
+        "DARTS 1st": {"search": "DARTS", "arc_learning_rate": 0.01},
+        "DARTS 2nd": {"search": "DARTS", "arc_learning_rate": 0.01, "epochs": 2, "unrolled": True},
+        "ENAS": {**SMALL_SPACE.methods["ENAS"], "epochs": 9},
+        "random": {"search": "random", "epochs": 16, "n_candidates": 20},
+    },
+)  # fmt: skip
+# How a cell is judged: DARTS's evaluation (arXiv:1806.09055, section 3.2), much smaller and shorter.
+RETRAIN = Recipe(pixels=16, images=10_000, channels=8, layers=5, epochs=5, batch_size=64, lr=0.05)
 
 
 def shared_scores(trainer: SearchTrainer, valid: ImageDataset, batches: int = 10) -> dict[str, list[float]]:
@@ -122,22 +92,15 @@ def shared_scores(trainer: SearchTrainer, valid: ImageDataset, batches: int = 10
     return {name: [round(value, 5) for value in values] for name, values in scores.items()}
 
 
-def small_space(protocol: Protocol, datasets: Datasets) -> Run:
-    """Search the small space by one method with one seed."""
+def small_space(recipe: Recipe, datasets: Datasets) -> Run:
+    """Search the small space by one method with one seed; look closely at DARTS 1st and random search."""
     train, valid, _ = datasets
     images = valid.take(range(min(1500, len(valid))))
 
-    def run(key: Mapping[str, Any]) -> dict[str, Any]:
-        method, seed = key["method"], key["seed"]
-        torch.manual_seed(seed)
-        partial = protocol.partial if method == "PC-DARTS" else 1
-        model = small.SmallCNN(protocol.channels, len(train.classes), partial=partial)
-        more: dict[str, Any] = {}
-        if method == "DARTS 1st":
-            more["callbacks"] = [Eigenvalues(protocol.hessian_images), gap_callback(images)]
-        if method == "PC-DARTS":
-            more["relaxation"] = EdgeShares({"cell": [node for _, node in small.EDGES]})
-        trainer: Any = search(protocol, method, model, train.take(range(protocol.images)), seed, **more)
+    def run(key: Key) -> dict[str, Any]:
+        method = key["method"]
+        watched = [gap_callback(images)] if method == "DARTS 1st" else []
+        trainer = recipe.search(method, train, key["seed"], callbacks=watched)
         history = trainer.fit_to_the_end()
         arch = trainer.best() if method in ("ENAS", "random") else trainer.arch()
         result: dict[str, Any] = {"names": small.names_of(arch), "history": history.epochs}
@@ -148,24 +111,84 @@ def small_space(protocol: Protocol, datasets: Datasets) -> Run:
     return run
 
 
-def cell_search(protocol: Protocol, datasets: Datasets) -> Run:
-    """Search the DARTS space by one method with one seed."""
-    train = datasets[0].take(range(protocol.images))
+def many_seeds(recipe: Recipe, datasets: Datasets) -> Run:
+    """Search the small space by one method with one seed, and keep what was found."""
 
-    def run(key: Mapping[str, Any]) -> dict[str, Any]:
-        torch.manual_seed(key["seed"])
-        model = CNN(protocol.pixels, 3, protocol.channels, len(train.classes), protocol.layers)
-        trainer: Any = search(protocol, key["method"], model, train, key["seed"])
+    def run(key: Key) -> dict[str, Any]:
+        trainer = recipe.search(key["method"], datasets[0], key["seed"])
+        line = trainer.fit_to_the_end().epochs[-1]
+        arch = trainer.best() if key["method"] in ("ENAS", "random") else trainer.arch()
+        last = {
+            name: round(line[name], 4) for name in ("train_acc1", "valid_acc1", "entropy") if name in line
+        }
+        return {"names": small.names_of(arch), **last}
+
+    return run
+
+
+def cell_search(recipe: Recipe, datasets: Datasets) -> Run:
+    """Search the DARTS space by one method with one seed."""
+
+    def run(key: Key) -> dict[str, Any]:
+        trainer = recipe.search(key["method"], datasets[0], key["seed"])
         history = trainer.fit_to_the_end()
         return {"genotype": asdict(trainer.genotype()), "history": history.epochs}
 
     return run
 
 
-SMALL_SPACE = Protocol()
-CELL_SEARCH = Protocol(channels=8, layers=3, epochs=4, batch_size=64, candidates=20)
-RETRAIN = Retraining()
-NAMES = ("small_space", "cell_search", "retrain")
+def train_cell(recipe: Recipe, datasets: Datasets, cell: Genotype, seed: int) -> dict[str, Any]:
+    """Train one cell from scratch with one seed: its weights, its test accuracy, its history."""
+    train, valid, test = datasets
+    torch.manual_seed(seed)
+    network = Network(
+        cell, recipe.channels, len(train.classes), recipe.layers, in_channels=train.images.shape[1]
+    )
+    trainer = recipe.training(network, train, valid, seed)
+    history = trainer.fit_to_the_end()
+    return {
+        "parameters": n_parameters(network),
+        "test_accuracy": round(trainer.evaluate(test)["acc1"], 5),
+        "history": history.epochs,
+    }
+
+
+def retrain(recipe: Recipe, datasets: Datasets, cells: Mapping[str, Genotype]) -> Run:
+    """Train one of `cells` from scratch with one seed: key {"cell": its name, "seed": ...}."""
+    return lambda key: train_cell(recipe, datasets, cells[key["cell"]], key["seed"])
+
+
+def blind(seed: int) -> Genotype:
+    """A cell of the DARTS space, drawn without any search."""
+    return Genotype.from_arch(random_arch(CNN(8, 3, 2, 10, 3), seeded(1000 + seed)))
+
+
+def cells_of(found: Record, n_blind: int = 3) -> dict[str, Genotype]:
+    """The cells to retrain: those of a `cell_search` record, `n_blind` drawn blindly, and DARTS_V2."""
+    cells = {f"{row['key']['method']} {row['key']['seed']}": Genotype(**row["genotype"]) for row in found}
+    cells.update({f"blind {i}": blind(i) for i in range(n_blind)})
+    return {**cells, "DARTS_V2": PUBLISHED["DARTS_V2"]}
+
+
+def keys(recipe: Recipe, seeds: int, *more: str) -> list[dict[str, Any]]:
+    """All methods of a recipe, and `more`, with the seeds 0, 1, ...: seed by seed."""
+    return [{"method": method, "seed": seed} for seed in range(seeds) for method in (*recipe.methods, *more)]
+
+
+class Study(NamedTuple):
+    """A study's recipe, how many seeds it is shipped with, what one run does, and what else has keys."""
+
+    recipe: Recipe
+    seeds: int
+    run: Callable[[Recipe, Datasets], Run]
+    more: tuple[str, ...] = ()
+
+
+STUDIES: dict[str, Study] = {
+    "small_space": Study(SMALL_SPACE, 5, small_space),
+    "cell_search": Study(CELL_SEARCH, 2, cell_search),
+}
+NAMES = (*STUDIES, "retrain")
 
 
 def make(
@@ -175,29 +198,21 @@ def make(
     seeds: int | None = None,
     cells: str | os.PathLike[str] = "cell_search",
     progress: bool = True,
-) -> Study:
+) -> Record:
     """Make the study of this name on the images `data`, or go on with the one at `out`.
 
-    `retrain` reads the cells of the study `cells`. Raises StudyError as `study.conduct` does.
+    `retrain` reads the cells of the record `cells`. Raises RecordError as `record.conduct` does.
     """
     if name not in NAMES:
-        raise StudyError(f"no study {name!r}; there are {', '.join(NAMES)}")
-    datasets = truth.Setting().datasets(data)
-    protocol: Protocol | Retraining
+        raise RecordError(f"no study {name!r}; there are {', '.join(NAMES)}")
+    datasets = truth.TRUTH.datasets(data)
     if name == "retrain":
-        protocol, found = RETRAIN, cells_of(study.load(cells))
-        keys = [{"cell": cell, "seed": s} for s in range(seeds or 2) for cell in found]
-        run = retrain(protocol, datasets, found)
-    elif name == "cell_search":
-        protocol = CELL_SEARCH
-        methods = ("DARTS 1st", "DARTS 2nd", "ENAS", "random")
-        keys = [{"method": method, "seed": s} for s in range(seeds or 2) for method in methods]
-        run = cell_search(protocol, datasets)
+        found = cells_of(record.load(cells))
+        recipe, run = RETRAIN, retrain(RETRAIN, datasets, found)
+        todo = [{"cell": cell, "seed": seed} for seed in range(seeds or 2) for cell in found]
     else:
-        protocol = SMALL_SPACE
-        keys = [{"method": method, "seed": s} for method in METHODS for s in range(seeds or 5)]
-        run = small_space(protocol, datasets)
-    command = f"python -m nasedu study {name} --data FOLDER --out nasedu/study/results/studies/{name}.json"
-    return study.conduct(
-        Study(name, command, truth.described(datasets), asdict(protocol)), out, keys, run, progress
-    )
+        study = STUDIES[name]
+        recipe, run = study.recipe, study.run(study.recipe, datasets)
+        todo = keys(recipe, seeds or study.seeds, *study.more)
+    command = f"python -m nasedu study {name} --data FOLDER --out nasedu/study/results/{name}.json"
+    return record.conduct(Record(name, recipe, truth.described(datasets), command), out, todo, run, progress)

@@ -15,7 +15,6 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,11 +22,11 @@ from joblib import Parallel, delayed, effective_n_jobs, parallel_config
 from joblib.parallel import get_active_backend
 from tqdm.auto import tqdm
 
-from nasedu.data.images import ImageDataset
 from nasedu.space import small
 from nasedu.study import truth
-from nasedu.study.recorded import stamp
-from nasedu.study.truth import Row, Setting, Table, TruthError
+from nasedu.study.recipe import Datasets, Recipe
+from nasedu.study.record import begin
+from nasedu.study.truth import Row, Table, TruthError
 
 BACKENDS = ("loky", "dask", "ray")
 # torch's random state belongs to the process, and a Dask worker may have several threads.
@@ -38,25 +37,25 @@ _ALONE = threading.Lock()
 class _Images:
     """(train, valid, test). It says how large it is, so joblib's Dask backend sends it once, not per task."""
 
-    parts: tuple[ImageDataset, ImageDataset, ImageDataset]
+    parts: Datasets
 
     def __sizeof__(self) -> int:
         return sum(part.images.nbytes for part in self.parts)
 
 
-def _one(setting: Setting, images: _Images, names: small.Names, seed: int) -> Row:
+def _one(recipe: Recipe, images: _Images, names: small.Names, seed: int) -> Row:
     tqdm.set_lock(threading.RLock())  # tqdm's own is a semaphore, which a worker that is killed leaves behind
     with _ALONE:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # the rows are the parallel part; threads that share a core only wait
         try:
-            return truth.train(setting, images.parts, names, seed)
+            return truth.train(recipe, images.parts, names, seed)
         finally:
             torch.set_num_threads(threads)
 
 
 def make(
-    setting: Setting,
+    recipe: Recipe,
     data: str,
     out: str | os.PathLike[str],
     seeds: int = 3,
@@ -68,31 +67,18 @@ def make(
     """Train what is missing in the table at `out`, and write it there row by row; return the table.
 
     `jobs` is joblib's n_jobs (-1: all cores, or all workers of the `backend`; on Dask always all). `names`
-    are the architectures to train, all by default. Raises TruthError if `out` holds a table of other settings
-    or other images, or can't be written.
+    are the architectures to train, all by default. Raises RecordError if `out` holds a table of another
+    recipe or other images, or can't be written.
     """
     if seeds < 1 or jobs == 0:
         raise TruthError(f"{seeds} seeds on {jobs} jobs; wanted 1 or more, and 1 or more or -1 (all)")
     wanted = small.architectures() if names is None else [small.names_of(small.matrix(n)) for n in names]
-    parts = setting.datasets(data)
-    images = truth.described(parts)
-    table = Table(setting, (), {**stamp(torch.device("cpu")), "data": images, "command": command})
-    if Path(out).exists():
-        table = truth.load(out)
-        there = table.provenance.get("data")
-        if table.setting != setting or there != images:
-            raise TruthError(
-                f"{out} holds a table of {table.setting} on {there}, not of {setting} on {images}; "
-                "use the same arguments, or give another file"
-            )
-    else:
-        try:
-            table.save(out)  # now, since the first row may take minutes
-        except OSError as error:
-            raise TruthError(f"cannot write {out}: {error}; give another file") from error
+    parts = recipe.datasets(data)
+    new = Table(recipe, (), {"data": truth.described(parts), "command": command})
+    table = Table.from_record(begin(new.to_record(), out))
     missing = [(each, seed) for each, seed in table.missing(range(seeds)) if each in wanted]
     shared = _Images(parts)
-    tasks = (delayed(_one)(setting, shared, each, seed) for each, seed in missing)
+    tasks = (delayed(_one)(recipe, shared, each, seed) for each, seed in missing)
     with closing(_rows(tasks, jobs)) as rows:
         for row in tqdm(rows, total=len(missing), desc="truth", unit="row", disable=not progress):
             table = table.with_row(row)

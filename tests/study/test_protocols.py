@@ -11,27 +11,35 @@ from nasedu.search.evaluation import evaluate
 from nasedu.space import small
 from nasedu.space.genotype import PUBLISHED, Genotype
 from nasedu.space.network import Network, n_parameters
-from nasedu.study import protocols, study, truth
-from nasedu.study.protocols import METHODS, Protocol
-from nasedu.study.retraining import Retraining, cells_of, retrain
+from nasedu.study import protocols, record, truth
+from nasedu.study.protocols import CELL_SEARCH, SMALL_SPACE, cells_of, retrain
+from nasedu.study.recipe import Recipe
+from nasedu.study.record import Record, RecordError
 
-SETTING = truth.SMALL
-TINY = Protocol(
-    pixels=8,
-    images=64,
-    channels=4,
-    batch_size=16,
-    epochs=2,
-    hessian_images=16,
-    layers=3,
-    candidates=3,
-    partial=2,
-)
+METHODS = tuple(SMALL_SPACE.methods)
+LESS = {
+    "DARTS 1st": {"hessian_images": 16, "epochs": 2},
+    "DARTS 2nd": {"epochs": 1},
+    "PC-DARTS": {"partial": 2, "epochs": 2},
+    "random": {"n_candidates": 3, "epochs": 2},
+}
+
+
+def tiny(recipe, **changed):
+    """The same methods, in a size of seconds."""
+    methods = {name: {**own, "epochs": 1, **LESS.get(name, {})} for name, own in recipe.methods.items()}
+    if recipe.layers:
+        methods["DARTS 1st"].pop("hessian_images", None)
+    sizes = {"pixels": 8, "images": 64, "pool": 0, "channels": 4, "batch_size": 16, "crop_padding": 1}
+    return dataclasses.replace(recipe, **{**sizes, "methods": methods, **changed})
+
+
+TINY = tiny(SMALL_SPACE)
 
 
 @pytest.fixture(scope="module")
 def datasets():
-    return SETTING.datasets("shapes10")
+    return truth.SMALL.datasets("shapes10")
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -58,22 +66,32 @@ def test_pc_darts_has_partial_edges_and_shares_of_its_nodes(datasets):
     # node 1 has one edge, node 2 has two, which share
     torch.testing.assert_close(rows[0], torch.tensor(1.0))
     torch.testing.assert_close(rows[1] + rows[2], torch.tensor(1.0))
-    whole = protocols.small_space(dataclasses.replace(TINY, partial=1), datasets)
+    methods = {"PC-DARTS": {**TINY.methods["PC-DARTS"], "partial": 1}}
+    whole = protocols.small_space(dataclasses.replace(TINY, methods=methods), datasets)
     assert run != whole({"method": "PC-DARTS", "seed": 0})
 
 
-def test_the_seed_of_the_key_is_the_seed_of_the_search(datasets, monkeypatch):
+@pytest.mark.parametrize(
+    "kind, recipe", [("small_space", TINY), ("many_seeds", TINY), ("cell_search", tiny(CELL_SEARCH))]
+)
+def test_the_seed_of_the_key_is_the_seed_of_the_search(datasets, monkeypatch, kind, recipe):
     asked = []
-    real = protocols.search
+    real = Recipe.search
 
-    def search(protocol, method, model, train, seed, **more):
-        asked.append(seed)
-        return real(protocol, method, model, train, seed, **more)
+    def search(self, method, train, seed, **options):
+        asked.append((method, seed))
+        return real(self, method, train, seed, **options)
 
-    monkeypatch.setattr(protocols, "search", search)
-    protocols.small_space(TINY, datasets)({"method": "random", "seed": 7})
-    protocols.cell_search(dataclasses.replace(TINY, epochs=1), datasets)({"method": "ENAS", "seed": 8})
-    assert asked == [7, 8]
+    monkeypatch.setattr(Recipe, "search", search)
+    getattr(protocols, kind)(recipe, datasets)({"method": "random", "seed": 7})
+    assert asked == [("random", 7)]
+
+
+def test_many_seeds_find_what_the_small_space_study_finds(datasets):
+    for method in ("GDAS", "ENAS"):
+        key = {"method": method, "seed": 2}
+        one, other = (f(TINY, datasets)(key) for f in (protocols.small_space, protocols.many_seeds))
+        assert one["names"] == other["names"] and "history" not in other
 
 
 def test_the_gap_is_of_the_epochs_matrix_and_of_what_is_cut_out_of_it():
@@ -94,9 +112,7 @@ def test_the_gap_is_of_the_epochs_matrix_and_of_what_is_cut_out_of_it():
 
 
 def trained(datasets):
-    torch.manual_seed(0)
-    model = small.SmallCNN(4, 10)
-    trainer = protocols.search(TINY, "random", model, datasets[0].take(range(64)), 0)
+    trainer = TINY.search("random", datasets[0].take(range(64)), 0)
     trainer.fit()
     return trainer
 
@@ -131,31 +147,23 @@ def test_shared_scores_are_those_of_each_child_by_hand(datasets):
     assert scores["batch"][at] == pytest.approx(trainer.score(arch, valid)["acc1"], abs=0.05)
 
 
-def test_second_order_gets_fewer_epochs_and_random_more():
-    assert Protocol(epochs=10).epochs_of("DARTS 2nd") < 10 < Protocol(epochs=10).epochs_of("random")
-
-
-def test_an_unknown_method_is_named(datasets):
-    with pytest.raises(ValueError, match="no method 'magic'; there are DARTS 1st"):
-        protocols.search(TINY, "magic", small.SmallCNN(4), datasets[0], 0)
-
-
 def test_cells_are_searched_and_retrained(datasets):
-    run = protocols.cell_search(dataclasses.replace(TINY, epochs=1), datasets)
-    found = study.Study("cell_search", "", "", {}, ({"key": {"method": "ENAS", "seed": 0}, **run({"method": "ENAS", "seed": 0})},))  # fmt: skip  # noqa: E501
-    cells = cells_of(found, blind=2)
+    run = protocols.cell_search(tiny(CELL_SEARCH), datasets)
+    key = {"method": "ENAS", "seed": 0}
+    found = Record("cell_search", CELL_SEARCH, "", "", rows=({"key": key, **run(key)},))
+    cells = cells_of(found, 2)
     assert list(cells) == ["ENAS 0", "blind 0", "blind 1", "DARTS_V2"]
     assert cells["blind 0"] != cells["blind 1"] and cells["DARTS_V2"] == PUBLISHED["DARTS_V2"]
     assert all(isinstance(cell, Genotype) for cell in cells.values())
-    protocol = Retraining(pixels=8, images=64, channels=4, layers=4, epochs=2, batch_size=16)
-    one = retrain(protocol, datasets, cells)({"cell": "ENAS 0", "seed": 5})
+    recipe = Recipe(pixels=8, images=64, channels=4, layers=4, epochs=2, batch_size=16, crop_padding=1)
+    one = retrain(recipe, datasets, cells)({"cell": "ENAS 0", "seed": 5})
     assert one["parameters"] == n_parameters(Network(cells["ENAS 0"], 4, 10, 4))
-    assert one == retrain(protocol, datasets, cells)({"cell": "ENAS 0", "seed": 5})
+    assert one == retrain(recipe, datasets, cells)({"cell": "ENAS 0", "seed": 5})
     assert 0 <= one["test_accuracy"] <= 1 and len(one["history"]) == 2
 
 
 def test_make_refuses_an_unknown_study(tmp_path):
-    with pytest.raises(study.StudyError, match="no study 'magic'; there are small_space"):
+    with pytest.raises(RecordError, match="no study 'magic'; there are small_space"):
         protocols.make("magic", "shapes10", tmp_path / "x.json")
 
 
@@ -163,34 +171,34 @@ def test_make_refuses_an_unknown_study(tmp_path):
 
 
 def shipped(name):
-    if name not in study.names():
-        pytest.fail(f"the study {name} is not shipped")
-    return study.load(name)
+    return record.load(name)
 
 
 def test_the_shipped_small_space_is_whole_and_of_the_protocol():
     runs = shipped("small_space")
-    assert runs.config == study._plain(dataclasses.asdict(protocols.SMALL_SPACE))
-    keys = [(run["key"]["method"], run["key"]["seed"]) for run in runs.runs]
+    assert runs.recipe == SMALL_SPACE
+    keys = [(run["key"]["method"], run["key"]["seed"]) for run in runs]
     assert sorted(keys) == sorted((method, seed) for method in METHODS for seed in range(5))
-    for run in runs.runs:
+    for run in runs:
         assert tuple(run["names"]) in small.architectures()
-        assert len(run["history"]) == protocols.SMALL_SPACE.epochs_of(run["key"]["method"])
+        assert len(run["history"]) == SMALL_SPACE.epochs_of(run["key"]["method"])
 
 
 def test_the_shipped_cells_are_cells_and_were_retrained():
     found, judged = shipped("cell_search"), shipped("retrain")
-    assert found.config == study._plain(dataclasses.asdict(protocols.CELL_SEARCH))
-    assert judged.config == study._plain(dataclasses.asdict(protocols.RETRAIN))
+    assert found.recipe == CELL_SEARCH
+    assert judged.recipe == protocols.RETRAIN
     cells = cells_of(found)
     assert len(cells) == 4 * 2 + 3 + 1
-    there = {(run["key"]["cell"], run["key"]["seed"]) for run in judged.runs}
+    there = {(run["key"]["cell"], run["key"]["seed"]) for run in judged}
     assert there >= {(cell, seed) for cell in cells for seed in range(2)}
-    for run in judged.runs:
+    for run in judged:
         network = Network(cells[run["key"]["cell"]], protocols.RETRAIN.channels, 10, protocols.RETRAIN.layers)
         assert run["parameters"] == n_parameters(network)
 
 
 def test_both_were_made_on_the_images_of_the_truth_table():
     table = truth.load()
-    assert {shipped(name).data for name in study.names()} == {table.provenance["data"]}
+    assert {shipped(name).data for name in ("small_space", "cell_search", "retrain")} == {
+        table.provenance["data"]
+    }

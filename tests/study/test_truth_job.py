@@ -16,6 +16,7 @@ from nasedu.cli import main
 from nasedu.data.images import checksum
 from nasedu.space import small
 from nasedu.study import truth, truth_job
+from nasedu.study.record import RecordError
 from nasedu.study.truth import SMALL, Row, TruthError
 
 TINY = replace(SMALL, images=16, valid_images=10, test_images=10, channels=2, epochs=1, batch_size=8)
@@ -37,8 +38,8 @@ def one_thread():
     torch.set_num_threads(1)
 
 
-def make(out, setting=TINY, data="shapes10", names=NAMES, **options):
-    return truth_job.make(setting, data, out, progress=False, names=names, **{"seeds": 1, **options})
+def make(out, recipe=TINY, data="shapes10", names=NAMES, **options):
+    return truth_job.make(recipe, data, out, progress=False, names=names, **{"seeds": 1, **options})
 
 
 def rows(table):
@@ -49,11 +50,11 @@ def counted(monkeypatch, stop=None):
     """The (names, seed) that are trained from now on; number `stop` meets Ctrl-C."""
     trained, train = [], truth.train
 
-    def counting(setting, datasets, names, seed):
+    def counting(recipe, datasets, names, seed):
         if len(trained) == stop:
             raise KeyboardInterrupt
         trained.append((names, seed))
-        return train(setting, datasets, names, seed)
+        return train(recipe, datasets, names, seed)
 
     monkeypatch.setattr(truth, "train", counting)
     return trained
@@ -82,15 +83,15 @@ def test_what_is_there_is_not_trained_again(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "other",
-    [{"setting": replace(TINY, lr=0.01)}, {"setting": replace(TINY, data_seed=1)}],
-    ids=["setting", "images"],
+    [{"recipe": replace(TINY, lr=0.01)}, {"recipe": replace(TINY, data_seed=1)}],
+    ids=["recipe", "images"],
 )
 def test_a_table_of_something_else_is_left_alone(tmp_path, other):
     out = tmp_path / "table.json"
     make(out, names=NAMES[:1])
     before = out.read_bytes()
     with pytest.raises(
-        TruthError, match="(?s)holds a table of .*use the same arguments, or give another file"
+        RecordError, match="(?s)holds 'truth' of .*use the same arguments, or give another file"
     ):
         make(out, **other)
     assert out.read_bytes() == before
@@ -114,7 +115,7 @@ def test_no_seeds_or_no_jobs_are_told(tmp_path, options):
 def test_a_place_that_cannot_be_written_is_told_before_the_first_row(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     trained = counted(monkeypatch)
-    with pytest.raises(TruthError, match="cannot write"):
+    with pytest.raises(RecordError, match="cannot write"):
         make(tmp_path / "file" / "table.json")
     assert trained == []
 
