@@ -178,10 +178,12 @@ def _parsed(text: str) -> Any:
 
 def _check_stamp(data: Mapping[str, Any], where: str) -> None:
     """Date, device and versions, as far as they are there."""
-    try:
-        datetime.fromisoformat(data.get("date") or "2026-01-01")
-    except (TypeError, ValueError) as error:
-        raise RecordError(f"{where}: date wants an ISO date, got {data['date']!r:.80}") from error
+    if "date" in data:
+        _want(isinstance(data["date"], str), f"{where}: date wants an ISO date", data["date"])
+        try:
+            datetime.fromisoformat(data["date"])
+        except ValueError as error:
+            raise RecordError(f"{where}: date wants an ISO date, got {data['date']!r:.80}") from error
     _want(isinstance(data.get("device", ""), str), f"{where}: device wants text", data.get("device"))
     versions = data.get("versions", {})
     fits = isinstance(versions, dict) and all(isinstance(v, str) for v in versions.values())
