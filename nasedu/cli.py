@@ -117,15 +117,15 @@ def _run(given: argparse.Namespace) -> int:
 
 def _record(given: argparse.Namespace) -> int:
     torch.set_num_threads(given.threads)
-    out, method = _file(given.out), given.method.upper()
+    out, method = _file(given.out), {"darts": "DARTS 1st", "enas": "ENAS"}[given.method]
     own = {
-        "DARTS": {"arc_learning_rate": 3e-3},
+        "DARTS 1st": {"arc_learning_rate": 3e-3},
         "ENAS": {"ctrl_lr": 3.5e-3, "ctrl_steps": 10, "ctrl_steps_aggregate": 10},
     }
     recipe = Recipe(
         pixels=given.pixels, images=given.images, valid_images=0, test_images=1000, data_seed=given.seed,
         channels=given.channels, layers=given.layers, epochs=given.epochs, batch_size=given.batch_size,
-        lr_min=0.001, crop_padding=given.pixels // 8, methods={method: {"search": method, **own[method]}},
+        lr_min=0.001, crop_padding=given.pixels // 8, methods={method: own[method]},
     )  # fmt: skip
     datasets = recipe.datasets(given.data)
     train, valid, _ = datasets
@@ -133,15 +133,17 @@ def _record(given: argparse.Namespace) -> int:
     options = {"checkpoint": checkpoint, "checkpoint_every": 50, "progress": True}
 
     def search(key: Mapping[str, Any]) -> dict[str, Any]:
-        watched = [gap_callback(valid)] if method == "DARTS" else []
+        watched = [gap_callback(valid)] if given.method == "darts" else []
         trainer = recipe.search(method, train, key["seed"], callbacks=watched, **options)
-        history = trainer.fit_to_the_end()
+        history = trainer.fit()
+        if not trainer.finished():
+            raise KeyboardInterrupt
         found = Genotype.from_dict(trainer.export())
         ends = [
             Genotype.derive({label: torch.tensor(matrix) for label, matrix in line["arch"].items()})
             for line in history.epochs
         ]
-        genotypes = ends if method == "DARTS" else [found]
+        genotypes = ends if given.method == "darts" else [found]
         said = f"{len(valid)} validation images, with the supernet's weights and batch statistics"
         return {
             "genotypes": [json.loads(genotype.to_json()) for genotype in genotypes],

@@ -4,17 +4,11 @@ from pathlib import Path
 
 from nasedu.data.datasets import get_dataset
 from nasedu.profiles import Profile
+from nasedu.search.registry import METHODS
 from nasedu.show import page
 from nasedu.space.genotype import Genotype
 from nasedu.study.recipe import Recipe
 from nasedu.study.record import stamp
-
-EXPLANATIONS = {
-    "DARTS": "All operations at once, mixed by a softmax; the mixture was trained by gradient descent on "
-    "held-out images. Of each node the two strongest edges are kept.",
-    "ENAS": "A controller, an LSTM, wrote one cell after another; the accuracy of each on held-out images "
-    "was its reward. Of its last samples the best is kept.",
-}
 
 
 def make(sizes: Profile, data: str, out: Path, seed: int) -> Path:
@@ -25,8 +19,8 @@ def make(sizes: Profile, data: str, out: Path, seed: int) -> Path:
         data_seed=seed, channels=sizes.channels, layers=sizes.layers, epochs=sizes.run_epochs,
         batch_size=sizes.batch_size, lr_min=0.001, crop_padding=sizes.image_size // 8,
         methods={
-            "DARTS": {"search": "DARTS", "arc_learning_rate": 0.02},
-            "ENAS": {"search": "ENAS", "ctrl_lr": 3.5e-3, "ctrl_steps": 10, "ctrl_steps_aggregate": 10},
+            "DARTS 1st": {"arc_learning_rate": 0.02},
+            "ENAS": {"ctrl_lr": 3.5e-3, "ctrl_steps": 10, "ctrl_steps_aggregate": 10},
         },
     )  # fmt: skip
     subset = (sizes.run_images, sizes.test_images)
@@ -36,7 +30,7 @@ def make(sizes: Profile, data: str, out: Path, seed: int) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     searches, checkpoints = [], []
     for method in recipe.methods:
-        checkpoints.append(out / f"{method.lower()}.checkpoint.pt")
+        checkpoints.append(out / f"{method.split()[0].lower()}.checkpoint.pt")
         options = {"checkpoint": checkpoints[-1], "progress": True, "device": sizes.device}
         trainer = recipe.search(method, train, seed, **options)
         trainer.fit()
@@ -52,8 +46,10 @@ def make(sizes: Profile, data: str, out: Path, seed: int) -> Path:
             "Accuracy on the architecture half, last epoch": f"{last['valid_acc1']:.1%}",
             f"Accuracy of the cell in the supernet, on {len(valid):,} other images": f"{shared:.1%}",
         }
-        explained = EXPLANATIONS[method]
-        searches.append(page.Search(method, explained, genotype, last["arch"], trainer.history, results))
+        explained = METHODS[method].about
+        searches.append(
+            page.Search(method.split()[0], explained, genotype, last["arch"], trainer.history, results)
+        )
     facts = {
         "Data": f"{train.source}: {len(train):,} images, half for the weights, half for the architecture",
         "Supernet": f"{recipe.channels} channels, {recipe.layers} cells, "

@@ -40,27 +40,24 @@ Run = Callable[[Key], Mapping[str, Any]]
 SMALL_SPACE = Recipe(
     pixels=16, images=5_000, pool=10_000, channels=16, layers=0, epochs=25, batch_size=32, lr_min=0.001,
     methods={
-        "DARTS 1st": {"search": "DARTS", "arc_learning_rate": 0.01, "hessian_images": 128},
-        "DARTS 2nd": {"search": "DARTS", "arc_learning_rate": 0.01, "epochs": 10, "unrolled": True},
-        "PC-DARTS": {
-            "search": "DARTS", "arc_learning_rate": 0.01, "epochs": 28,
-            "edge_normalisation": True, "partial": 4,
-        },
-        "GDAS": {"search": "DARTS", "arc_learning_rate": 0.01, "epochs": 62, "gumbel": [10.0, 0.1]},
+        "DARTS 1st": {"arc_learning_rate": 0.01, "hessian_images": 128},
+        "DARTS 2nd": {"arc_learning_rate": 0.01, "epochs": 10},
+        "PC-DARTS": {"arc_learning_rate": 0.01, "epochs": 28},
+        "GDAS": {"arc_learning_rate": 0.01, "epochs": 62},
         "ENAS": {
-            "search": "ENAS", "epochs": 57, "ctrl_lr": 3.5e-3, "ctrl_steps": 10, "ctrl_steps_aggregate": 10,
+            "epochs": 57, "ctrl_lr": 3.5e-3, "ctrl_steps": 10, "ctrl_steps_aggregate": 10,
             "baseline_decay": 0.95,
         },
-        "random": {"search": "random", "epochs": 100, "n_candidates": 100},
+        "random": {"epochs": 100, "n_candidates": 100},
     },
 )  # fmt: skip
 CELL_SEARCH = replace(
     SMALL_SPACE, channels=8, layers=3, epochs=4, batch_size=64,
     methods={
-        "DARTS 1st": {"search": "DARTS", "arc_learning_rate": 0.01},
-        "DARTS 2nd": {"search": "DARTS", "arc_learning_rate": 0.01, "epochs": 2, "unrolled": True},
+        "DARTS 1st": {"arc_learning_rate": 0.01},
+        "DARTS 2nd": {"arc_learning_rate": 0.01, "epochs": 2},
         "ENAS": {**SMALL_SPACE.methods["ENAS"], "epochs": 9},
-        "random": {"search": "random", "epochs": 16, "n_candidates": 20},
+        "random": {"epochs": 16, "n_candidates": 20},
     },
 )  # fmt: skip
 # How a cell is judged: DARTS's evaluation (arXiv:1806.09055, section 3.2), much smaller and shorter.
@@ -102,8 +99,7 @@ def small_space(recipe: Recipe, datasets: Datasets) -> Run:
         watched = [gap_callback(images)] if method == "DARTS 1st" else []
         trainer = recipe.search(method, train, key["seed"], callbacks=watched)
         history = trainer.fit_to_the_end()
-        arch = trainer.best() if method in ("ENAS", "random") else trainer.arch()
-        result: dict[str, Any] = {"names": small.names_of(arch), "history": history.epochs}
+        result: dict[str, Any] = {"names": small.names_of(trainer.best()), "history": history.epochs}
         if method in ("DARTS 1st", "random"):
             result["scores"] = shared_scores(trainer, images)
         return result
@@ -117,11 +113,10 @@ def many_seeds(recipe: Recipe, datasets: Datasets) -> Run:
     def run(key: Key) -> dict[str, Any]:
         trainer = recipe.search(key["method"], datasets[0], key["seed"])
         line = trainer.fit_to_the_end().epochs[-1]
-        arch = trainer.best() if key["method"] in ("ENAS", "random") else trainer.arch()
         last = {
             name: round(line[name], 4) for name in ("train_acc1", "valid_acc1", "entropy") if name in line
         }
-        return {"names": small.names_of(arch), **last}
+        return {"names": small.names_of(trainer.best()), **last}
 
     return run
 

@@ -1,7 +1,7 @@
 """A recipe: what a search or a training from scratch is made of, in one place, checked, and kept in records.
 
 recipe = Recipe(pixels=16, images=5_000, channels=8, layers=3, epochs=4, batch_size=64,
-                methods={"DARTS 1st": {"search": "DARTS", "arc_learning_rate": 0.01}})
+                methods={"DARTS 1st": {"arc_learning_rate": 0.01}})
 train, valid, test = recipe.datasets("cifar10")
 trainer = recipe.search("DARTS 1st", train, seed=0)       # ready to fit
 judge = recipe.training(network, train, valid, seed=0)    # the same for one network, from scratch
@@ -20,17 +20,13 @@ from torch import nn
 from nasedu.data.datasets import Augment, get_dataset
 from nasedu.data.images import ImageDataset
 from nasedu.errors import NaseduError
+from nasedu.search import registry
 from nasedu.search.base import arguments
-from nasedu.search.candidates import reward_accuracy
-from nasedu.search.darts import DartsTrainer
-from nasedu.search.enas import EnasTrainer
-from nasedu.search.random_search import RandomSearch
 from nasedu.search.standalone import StandaloneTrainer, cosine, one_cycle
 from nasedu.space import small
 from nasedu.space.network import CNN
 
 Datasets = tuple[ImageDataset, ImageDataset, ImageDataset]
-SEARCHES: dict[str, Any] = {"DARTS": DartsTrainer, "ENAS": EnasTrainer, "random": RandomSearch}
 SCHEDULES = {"cosine": cosine, "one_cycle": one_cycle}
 
 
@@ -48,8 +44,9 @@ class Recipe:
     space's network). Training: `epochs` of `batch_size` by SGD, from `lr` down to `lr_min` (a search), or
     `lr` times the `schedule` (a training from scratch), in `precision`; crops of `crop_padding` pixels.
 
-    `methods` has for each search of the recipe its name and arguments: "search" (DARTS, ENAS, random),
-    "epochs" where they are not the recipe's, "partial" (PC-DARTS's K), and the trainer's own.
+    `methods` are the searches: names of `search.METHODS`, each with the trainer's arguments that differ from
+    the method's own, and "epochs" where they are not the recipe's. A name of another kind is a variant: it
+    says its "method". `model` are arguments of the supernet (a `CNN`, or the small space's).
     """
 
     pixels: int
@@ -70,6 +67,7 @@ class Recipe:
     crop_padding: int = 2
     precision: str = "float32"
     methods: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    model: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check every value. Raises RecipeError."""
@@ -92,13 +90,14 @@ class Recipe:
                 raise RecipeError(f"{name} is {getattr(self, name)!r:.80}; wanted one of {', '.join(known)}")
         if self.pool and self.pool < self.images:
             raise RecipeError(f"pool is {self.pool}; wanted 0, or at least the {self.images} images used")
-        if not isinstance(self.methods, Mapping):
-            raise RecipeError(f"methods is {self.methods!r:.80}; wanted names and their arguments")
+        for name in ("methods", "model"):
+            if not isinstance(getattr(self, name), Mapping):
+                raise RecipeError(f"{name} is {getattr(self, name)!r:.80}; wanted names and their arguments")
         for name, own in self.methods.items():
-            if not isinstance(own, Mapping) or own.get("search") not in tuple(SEARCHES):
+            if not isinstance(own, Mapping) or own.get("method", name) not in tuple(registry.METHODS):
                 raise RecipeError(
-                    f"method {name!r:.80} is {own!r:.80}; wanted its arguments, "
-                    f'and "search", one of {", ".join(SEARCHES)}'
+                    f"method {name!r:.80} is {own!r:.80}; wanted one of {', '.join(registry.METHODS)}, or "
+                    'arguments with its "method", one of these'
                 )
 
     @classmethod
@@ -125,29 +124,32 @@ class Recipe:
 
     def supernet(self, method: str, classes: int = 10, in_channels: int = 3) -> nn.Module:
         """What the method searches: a `CNN` or the small space's network, drawn from torch's random state."""
+        options = {**self._method(method).model, **self.model}
         if self.layers:
-            return CNN(self.pixels, in_channels, self.channels, classes, self.layers)
-        partial = self.methods[method].get("partial", 1)
-        return small.SmallCNN(self.channels, classes, in_channels, partial=partial)
+            return CNN(self.pixels, in_channels, self.channels, classes, self.layers, **options)
+        return small.SmallCNN(self.channels, classes, in_channels, **options)
 
     def search(self, method: str, train: ImageDataset, seed: int, **options: Any) -> Any:
         """The trainer of this method, on a fresh supernet and the first `images` of `train`, ready to fit.
 
         `options` go to it (checkpoint, callbacks, progress, device, ...).
         """
-        epochs = self.epochs_of(method)
-        own = {k: v for k, v in self.methods[method].items() if k not in ("search", "epochs", "partial")}
+        epochs, kind = self.epochs_of(method), self._method(method)
+        own = {
+            **kind.options,
+            **{k: v for k, v in self.methods[method].items() if k not in ("method", "epochs")},
+        }
         if own.get("edge_normalisation") is True and not self.layers:
             own["edge_normalisation"] = {"cell": [node for _, node in small.EDGES]}
         torch.manual_seed(seed)
         model = self.supernet(method, len(train.classes), train.images.shape[1])
         train = train.take(range(min(self.images, len(train))))
-        search = self.methods[method]["search"]
-        if search == "ENAS":
-            own["reward_function"] = reward_accuracy
         augment = Augment(self.crop_padding)
         common = {**arguments(self, model, train, epochs, seed), "augment": augment, "progress": False}
-        return SEARCHES[search](**{**common, **own, **options})
+        return kind.trainer(**{**common, **own, **options})
+
+    def _method(self, name: str) -> registry.Method:
+        return registry.METHODS[self.methods[name].get("method", name)]
 
     def training(
         self, network: nn.Module, train: ImageDataset, valid: ImageDataset, seed: int, **options: Any

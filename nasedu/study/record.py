@@ -319,13 +319,13 @@ def left(record: Record, todo: Sequence[Mapping[str, Any]]) -> str:
     """How long these runs will take, judged by those of the same method, or all: "about 1 h 5 min left"."""
     spent: dict[Any, list[float]] = defaultdict(list)
     for row in record:
-        spent[row["key"].get("method")].append(row["seconds"])
+        spent[str(row["key"].get("method"))].append(row["seconds"])
         spent[...].append(row["seconds"])
     if not spent:
         return "the first"
     seconds = 0.0
     for key in todo:
-        like = spent.get(key.get("method")) or spent[...]
+        like = spent.get(str(key.get("method"))) or spent[...]
         seconds += sum(like) / len(like)
     hours, minutes = divmod(round(seconds / 60), 60)
     return f"about {f'{hours} h ' if hours else ''}{minutes} min left"

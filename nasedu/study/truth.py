@@ -218,9 +218,11 @@ def _check(row: Row, recipe: Recipe, where: str) -> None:
 def load(path: str | os.PathLike[str] = "truth") -> Table:
     """The table that came with the package, or the one in the file `path`. TruthError if it is none."""
     try:
-        return Table.from_record(record.load(path))
+        found = record.load(path)
     except RecordError as error:
         raise TruthError(f"{error}; `nasedu truth` makes a table") from error
+    try:
+        return Table.from_record(found)
     except TruthError as error:
         raise TruthError(f"{path}: {error}") from error
 

@@ -20,7 +20,7 @@ METHODS = tuple(SMALL_SPACE.methods)
 LESS = {
     "DARTS 1st": {"hessian_images": 16, "epochs": 2},
     "DARTS 2nd": {"epochs": 1},
-    "PC-DARTS": {"partial": 2, "epochs": 2},
+    "PC-DARTS": {"epochs": 2},
     "random": {"n_candidates": 3, "epochs": 2},
 }
 
@@ -66,8 +66,7 @@ def test_pc_darts_has_partial_edges_and_shares_of_its_nodes(datasets):
     # node 1 has one edge, node 2 has two, which share
     torch.testing.assert_close(rows[0], torch.tensor(1.0))
     torch.testing.assert_close(rows[1] + rows[2], torch.tensor(1.0))
-    methods = {"PC-DARTS": {**TINY.methods["PC-DARTS"], "partial": 1}}
-    whole = protocols.small_space(dataclasses.replace(TINY, methods=methods), datasets)
+    whole = protocols.small_space(dataclasses.replace(TINY, model={"partial": 1}), datasets)
     assert run != whole({"method": "PC-DARTS", "seed": 0})
 
 

@@ -11,7 +11,7 @@ from nasedu.study.recipe import Recipe, RecipeError
 
 TINY = Recipe(
     pixels=8, images=64, valid_images=0, test_images=16, channels=4, layers=3, epochs=1, batch_size=16,
-    methods={"DARTS": {"search": "DARTS"}, "ENAS": {"search": "ENAS", "ctrl_steps": 1, "epochs": 2}},
+    methods={"DARTS 1st": {}, "ENAS": {"ctrl_steps": 1, "epochs": 2}},
 )  # fmt: skip
 
 
@@ -40,8 +40,8 @@ def test_a_recipe_goes_through_json(recipe):
         ({"precision": "float16"}, "precision is 'float16'"),
         ({"pool": 10}, "pool is 10; wanted 0, or at least the 64 images"),
         ({"methods": []}, "methods is"),
-        ({"methods": {"x": {"search": "magic"}}}, "method 'x' is .*one of DARTS"),
-        ({"methods": {"x": {"search": ["DARTS"]}}}, "method 'x' is"),
+        ({"methods": {"x": {"method": "magic"}}}, "method 'x' is .*one of DARTS"),
+        ({"methods": {"x": {"method": ["DARTS"]}}}, "method 'x' is"),
     ],
 )
 def test_a_value_that_nothing_can_be_done_with_is_named(changed, message):
@@ -63,7 +63,7 @@ def test_a_search_has_the_methods_own_epochs_and_arguments_and_the_seeds_weights
     assert trainers[0].steps_per_epoch == 2 + 1, "two batches a half, and one step of the controller"
     first, same, other = (next(trainer.model.parameters()) for trainer in trainers)
     assert torch.equal(first, same) and not torch.equal(first, other)
-    with pytest.raises(RecipeError, match="no method 'magic'; there are DARTS, ENAS"):
+    with pytest.raises(RecipeError, match="no method 'magic'; there are DARTS 1st, ENAS"):
         TINY.search("magic", train, 0)
 
 
@@ -71,7 +71,7 @@ def test_only_the_first_images_of_the_pool_are_used():
     recipe = replace(TINY, images=32, pool=64)
     train, _, test = recipe.datasets("shapes10")
     assert len(train) == 64
-    trainer = recipe.search("DARTS", train, 0)
+    trainer = recipe.search("DARTS 1st", train, 0)
     assert len(trainer.train_half) + len(trainer.valid_half) == 32
     judge = recipe.training(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 10)), train, test, 0)
     assert torch.equal(judge.dataset.images, train.images[:32])

@@ -15,6 +15,7 @@ import torch
 from nasedu.cli import main
 from nasedu.data.images import checksum
 from nasedu.space import small
+from nasedu.search import StandaloneTrainer
 from nasedu.study import truth, truth_job
 from nasedu.study.record import RecordError
 from nasedu.study.truth import SMALL, Row, TruthError
@@ -131,7 +132,7 @@ def test_half_a_row_is_none(monkeypatch):
         os.kill(os.getpid(), signal.SIGINT)
         return {"train_loss": 1.0}
 
-    monkeypatch.setattr(truth.StandaloneTrainer, "train_step", interrupted)
+    monkeypatch.setattr(StandaloneTrainer, "train_step", interrupted)
     with pytest.raises(KeyboardInterrupt):
         truth.train(TINY, TINY.datasets("shapes10"), NAMES[0], 0)
 
