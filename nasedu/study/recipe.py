@@ -22,6 +22,8 @@ from nasedu.data.images import ImageDataset
 from nasedu.errors import NaseduError
 from nasedu.search import registry
 from nasedu.search.base import arguments
+from nasedu.search.early_stop import Eigenvalues
+from nasedu.search.relaxation import EdgeShares
 from nasedu.search.standalone import StandaloneTrainer, cosine, one_cycle
 from nasedu.space import small
 from nasedu.space.network import CNN
@@ -45,8 +47,9 @@ class Recipe:
     `lr` times the `schedule` (a training from scratch), in `precision`; crops of `crop_padding` pixels.
 
     `methods` are the searches: names of `search.METHODS`, each with the trainer's arguments that differ from
-    the method's own, and "epochs" where they are not the recipe's. A name of another kind is a variant: it
-    says its "method". `model` are arguments of the supernet (a `CNN`, or the small space's).
+    the method's own, "epochs" where they are not the recipe's, and "hessian_images" to measure eigenvalues.
+    A name of another kind is a variant: it says its "method". `model` are arguments of the supernet (a `CNN`,
+    or the small space's).
     """
 
     pixels: int
@@ -135,12 +138,13 @@ class Recipe:
         `options` go to it (checkpoint, callbacks, progress, device, ...).
         """
         epochs, kind = self.epochs_of(method), self._method(method)
-        own = {
-            **kind.options,
-            **{k: v for k, v in self.methods[method].items() if k not in ("method", "epochs")},
-        }
-        if own.get("edge_normalisation") is True and not self.layers:
-            own["edge_normalisation"] = {"cell": [node for _, node in small.EDGES]}
+        own = {**kind.options, **self.methods[method]}
+        for name in ("method", "epochs"):
+            own.pop(name, None)
+        if not self.layers and isinstance(own.get("relaxation"), EdgeShares):
+            own["relaxation"] = EdgeShares({"cell": [node for _, node in small.EDGES]})
+        if images := own.pop("hessian_images", 0):
+            options["callbacks"] = [Eigenvalues(images), *options.get("callbacks", ())]
         torch.manual_seed(seed)
         model = self.supernet(method, len(train.classes), train.images.shape[1])
         train = train.take(range(min(self.images, len(train))))

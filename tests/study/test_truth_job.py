@@ -14,8 +14,8 @@ import torch
 
 from nasedu.cli import main
 from nasedu.data.images import checksum
-from nasedu.space import small
 from nasedu.search import StandaloneTrainer
+from nasedu.space import small
 from nasedu.study import truth, truth_job
 from nasedu.study.record import RecordError
 from nasedu.study.truth import SMALL, Row, TruthError
