@@ -14,6 +14,7 @@ one seed come before those of the next, so that a study that was stopped is bala
 
 import functools
 import os
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from typing import Any, NamedTuple
@@ -60,8 +61,38 @@ CELL_SEARCH = replace(
         "random": {"epochs": 16, "n_candidates": 20},
     },
 )  # fmt: skip
+# Searches of the same cost: epochs by the CPU seconds that an epoch of each method took here, on 2026-11-24,
+# so that all take about as long as 5 epochs of first-order DARTS; the rows say what they took.
+MANY_SEEDS = replace(
+    SMALL_SPACE, epochs=5, batch_size=64,
+    methods={
+        "DARTS 1st": {"arc_learning_rate": 0.02},
+        "DARTS 2nd": {"arc_learning_rate": 0.02, "epochs": 2},
+        "PC-DARTS": {"arc_learning_rate": 0.02, "epochs": 6},
+        "GDAS": {"arc_learning_rate": 0.02, "epochs": 13},
+        "ENAS": {**SMALL_SPACE.methods["ENAS"], "epochs": 12},
+        "random": {"epochs": 20, "n_candidates": 30},
+    },
+)  # fmt: skip
+# The same in the DARTS space, about 38 s a search.
+EQUAL_COST = replace(
+    CELL_SEARCH, images=1_500, epochs=5,
+    methods={
+        "DARTS 1st": {"arc_learning_rate": 0.02},
+        "DARTS 2nd": {"arc_learning_rate": 0.02, "epochs": 2},
+        "ENAS": {
+            "epochs": 21, "child_epochs": 18, "paired": True, "reward_images": 128, "ctrl_lr": 0.01,
+            "ctrl_steps": 20, "ctrl_steps_aggregate": 10,
+            "ctrl_kwargs": {
+                "tanh_constant": 2.5, "op_tanh_reduce": 1.0, "start_bias": 0.0, "normal_bias": 0.0,
+            },
+        },
+        "random": {"epochs": 51, "n_candidates": 40},
+    },
+)  # fmt: skip
 # How a cell is judged: DARTS's evaluation (arXiv:1806.09055, section 3.2), much smaller and shorter.
 RETRAIN = Recipe(pixels=16, images=10_000, channels=8, layers=5, epochs=5, batch_size=64, lr=0.05)
+QUICK = replace(RETRAIN, images=5_000, layers=3, epochs=4)
 
 
 def shared_scores(trainer: SearchTrainer, valid: ImageDataset, batches: int = 10) -> dict[str, list[float]]:
@@ -148,6 +179,29 @@ def train_cell(recipe: Recipe, datasets: Datasets, cell: Genotype, seed: int) ->
     }
 
 
+def equal_cost(recipe: Recipe, datasets: Datasets, judge: Recipe = QUICK) -> Run:
+    """Search the DARTS space by one method, or draw "blind", and train the cell from scratch at once.
+
+    A row's "search_seconds" are the CPU seconds of the search alone.
+    """
+
+    def run(key: Key) -> dict[str, Any]:
+        method, seed = key["method"], key["seed"]
+        started = time.process_time()
+        if method == "blind":
+            cell = blind(seed)
+        else:
+            trainer = recipe.search(method, datasets[0], seed)
+            trainer.fit_to_the_end()
+            cell = trainer.genotype()
+        searched = time.process_time() - started
+        trained = train_cell(judge, datasets, cell, seed)
+        curve = [round(line["valid_acc1"], 5) for line in trained.pop("history")]
+        return {"search_seconds": round(searched, 1), "genotype": asdict(cell), **trained, "curve": curve}
+
+    return run
+
+
 def retrain(recipe: Recipe, datasets: Datasets, cells: Mapping[str, Genotype]) -> Run:
     """Train one of `cells` from scratch with one seed: key {"cell": its name, "seed": ...}."""
     return lambda key: train_cell(recipe, datasets, cells[key["cell"]], key["seed"])
@@ -181,7 +235,9 @@ class Study(NamedTuple):
 
 STUDIES: dict[str, Study] = {
     "small_space": Study(SMALL_SPACE, 5, small_space),
+    "many_seeds": Study(MANY_SEEDS, 45, many_seeds),
     "cell_search": Study(CELL_SEARCH, 2, cell_search),
+    "equal_cost": Study(EQUAL_COST, 12, equal_cost, ("blind",)),
 }
 NAMES = (*STUDIES, "retrain")
 

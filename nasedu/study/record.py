@@ -96,7 +96,7 @@ class Record(Sequence[Row]):
     @property
     def provenance(self) -> str:
         """Three lines that go beside every figure made from this record."""
-        given = {key: value for key, value in asdict(self.recipe).items() if key != "methods"}
+        given = {key: value for key, value in asdict(self.recipe).items() if value and key != "methods"}
         settings = ", ".join(f"{key} {value}" for key, value in given.items())
         dates = sorted({self.date[:10], *(row.get("date", self.date)[:10] for row in self.rows)})
         devices = sorted({self.device, *(row.get("device", self.device) for row in self.rows)})

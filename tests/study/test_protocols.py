@@ -12,7 +12,7 @@ from nasedu.space import small
 from nasedu.space.genotype import PUBLISHED, Genotype
 from nasedu.space.network import Network, n_parameters
 from nasedu.study import protocols, record, truth
-from nasedu.study.protocols import CELL_SEARCH, SMALL_SPACE, cells_of, retrain
+from nasedu.study.protocols import CELL_SEARCH, EQUAL_COST, SMALL_SPACE, cells_of, retrain
 from nasedu.study.recipe import Recipe
 from nasedu.study.record import Record, RecordError
 
@@ -30,6 +30,8 @@ def tiny(recipe, **changed):
     methods = {name: {**own, "epochs": 1, **LESS.get(name, {})} for name, own in recipe.methods.items()}
     if recipe.layers:
         methods["DARTS 1st"].pop("hessian_images", None)
+    methods["ENAS"].pop("child_epochs", None)
+    methods["ENAS"].pop("reward_images", None)
     sizes = {"pixels": 8, "images": 64, "pool": 0, "channels": 4, "batch_size": 16, "crop_padding": 1}
     return dataclasses.replace(recipe, **{**sizes, "methods": methods, **changed})
 
@@ -144,6 +146,25 @@ def test_shared_scores_are_those_of_each_child_by_hand(datasets):
     anew = evaluate(lambda x: trainer.model(x, arch), valid)["acc1"]
     assert scores["reestimated"][at] == pytest.approx(anew, abs=1e-5)
     assert scores["batch"][at] == pytest.approx(trainer.score(arch, valid)["acc1"], abs=0.05)
+
+
+def test_at_equal_cost_every_cell_is_trained_and_blind_ones_too(datasets):
+    recipe = tiny(EQUAL_COST, images=48)
+    judge = Recipe(pixels=8, images=64, channels=4, layers=3, epochs=2, batch_size=16, crop_padding=1)
+    run = protocols.equal_cost(recipe, datasets, judge)
+    for method in ("DARTS 1st", "blind"):
+        row = run({"method": method, "seed": 3})
+        assert len(row["curve"]) == 2 and 0 <= row["test_accuracy"] <= 1
+        assert (row["search_seconds"] > 0.1) == (method != "blind")
+    cell = protocols.blind(3)
+    assert Genotype(**record.plain(row["genotype"])) == cell != protocols.blind(4)
+    assert row["parameters"] == n_parameters(Network(cell, 4, 10, 3))
+
+
+def test_the_runs_of_one_seed_come_before_those_of_the_next():
+    keys = protocols.keys(EQUAL_COST, 2, "blind")
+    assert [key["seed"] for key in keys] == [0] * 5 + [1] * 5
+    assert {key["method"] for key in keys[:5]} == {*EQUAL_COST.methods, "blind"}
 
 
 def test_cells_are_searched_and_retrained(datasets):
