@@ -40,7 +40,7 @@ notebooks: $(VENV)/.dev ## run every notebook in place, in the laptop profile (f
 	NASEDU_PROFILE=laptop $(PY) tools/notebooks.py execute $(NOTEBOOKS)
 
 slides: $(VENV)/.slides ## a deck of slides from each notebook, in build/slides (needs no network)
-	$(PY) tools/decks/build.py "$(OUT)/slides"
+	$(PY) tools/decks/slides.py "$(OUT)/slides"
 
 figures: $(VENV)/.dev ## every figure as SVG, PDF and PNG, in build/figures (runs all notebooks)
 	$(PY) tools/figures.py "$(OUT)/figures"

@@ -11,7 +11,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 pytest.importorskip("markdown_it", reason="decks need the extra `slides`")
 ROOT = Path(__file__).parent.parent
-spec = importlib.util.spec_from_file_location("decks", ROOT / "tools" / "decks" / "build.py")
+spec = importlib.util.spec_from_file_location("decks", ROOT / "tools" / "decks" / "slides.py")
 decks = importlib.util.module_from_spec(spec)
 sys.modules["decks"] = decks
 spec.loader.exec_module(decks)

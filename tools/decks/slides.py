@@ -1,6 +1,6 @@
 """Make one deck of slides from each notebook; nothing is run, and a deck needs no network.
 
-    python tools/decks/build.py [OUT] [NOTEBOOK ...]      OUT is build/slides where not given
+    python tools/decks/slides.py [OUT] [NOTEBOOK ...]      OUT is build/slides where not given
 
 What stands on a slide comes from the cells: a heading opens one, of a paragraph the first sentence stays,
 lists, tables and formulas stay, each figure gets a slide of its own or shares it with a few words. All of the
