@@ -14,7 +14,7 @@ from nasedu.space.network import CNN, n_parameters
 
 @exercise("Kendall's tau", hint="(concordant - discordant) / sqrt(pairs untied in a * pairs untied in b)")
 def kendall_tau(answer: Callable[[Sequence[float], Sequence[float]], float]) -> Cases:
-    """Check exercise 03.1: `answer(a, b)` is Kendall's tau-b of two lists of numbers."""
+    """Check exercise 03.2: `answer(a, b)` is Kendall's tau-b of two lists of numbers."""
     yield "the same order gives 1", answer([1.0, 2.0, 5.0, 9.0], [3.0, 4.0, 5.0, 6.0]), 1.0
     yield "the reverse gives -1", answer([1.0, 2.0, 5.0], [6.0, 5.0, 4.0]), -1.0
     yield "one of six pairs in another order", answer([1.0, 2.0, 3.0, 4.0], [2.0, 1.0, 3.0, 4.0]), 2 / 3
@@ -24,7 +24,7 @@ def kendall_tau(answer: Callable[[Sequence[float], Sequence[float]], float]) -> 
 
 @exercise("expected updates", hint="steps * P(the edge is one of two out of k) * P(it has this operation)")
 def expected_updates(answer: Callable[[int, int, int], float]) -> Cases:
-    """Check exercise 03.2: `answer(steps, k, n_ops)` is how often uniform draws train one operation."""
+    """Check exercise 03.3: `answer(steps, k, n_ops)` is how often uniform draws train one operation."""
     yield "two inputs, one operation: every step", answer(100, 2, 1), 100.0
     yield "two inputs, three operations: a third", answer(90, 2, 3), 30.0
     yield "three inputs, three operations: two ninths", answer(90, 3, 3), 20.0
@@ -33,7 +33,7 @@ def expected_updates(answer: Callable[[int, int, int], float]) -> Cases:
 
 @exercise("the size of a child", hint="what lies outside the LayerChoices, and what is chosen inside")
 def child_size(answer: Callable[[Any, dict[str, Tensor]], int]) -> Cases:
-    """Check exercise 03.3: `answer(model, arch)` counts the weights that take part in a child."""
+    """Check exercise 03.1: `answer(model, arch)` counts the weights that take part in a child."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = CNN(8, 3, 2, 4, 3, n_nodes=2)
