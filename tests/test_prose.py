@@ -60,9 +60,9 @@ def unmet_promises(text: str) -> list[str]:
 
 def promised_seconds(text: str) -> float:
     """What the header says that the cells take on a CPU."""
-    found = re.search(r"for about (\d+) (s|seconds|min|minutes?) on a CPU", text)
+    found = re.search(r"for about (\d+|a) (s|seconds|min|minutes?) on a CPU", text)
     assert found, "the header says: 'The cells run for about N s on a CPU', or N minutes"
-    return float(found[1]) * (60 if found[2].startswith("min") else 1)
+    return float(found[1].replace("a", "1")) * (60 if found[2].startswith("min") else 1)
 
 
 def expected_words(claim: dict[str, Any], data: Any) -> str:
@@ -119,6 +119,7 @@ def test_a_promise_is_unmet_only_where_the_notebook_is_there():
 def test_the_promised_time_in_seconds():
     assert promised_seconds("The cells run for about 2 minutes on a CPU") == 120
     assert promised_seconds("compute for about 30 s on a CPU (measured)") == 30
+    assert promised_seconds("The cells run for about a minute on a CPU") == 60
     with pytest.raises(AssertionError, match="the header says"):
         promised_seconds("It takes a while on a CPU")
 
