@@ -26,7 +26,8 @@ from nasedu import (
     get_dataset,
 )
 from nasedu.search import EdgeShares, Eigenvalues, Gumbel, reward_accuracy
-from nasedu.space.ops import FactorizedReduce, known, make_op
+from nasedu.space.fast_ops import FactorizedReduce
+from nasedu.space.ops import known, make_op
 from nasedu.space.small import SmallCNN
 
 # A write past a block of memory is found when that block is freed, if what it hit mattered: so, again and

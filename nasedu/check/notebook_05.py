@@ -6,7 +6,8 @@ from functools import partial
 import torch
 
 from nasedu.check.contract import Cases, exercise
-from nasedu.space.cells import Cell, DerivedCell
+from nasedu.space.cells import Cell
+from nasedu.space.network import DerivedCell
 from nasedu.space.genotype import PUBLISHED, Genotype, edges
 from nasedu.space.network import n_parameters
 from nasedu.space.ops import PRIMITIVES, make_op

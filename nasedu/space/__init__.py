@@ -1,7 +1,7 @@
 """What can be searched: operations, decision points, cells, networks, and the genotypes that come of them."""
 
 from nasedu.space import small
-from nasedu.space.cells import Cell, DerivedCell, MixedEdge, PartialEdge, drop, mixed_edge, shuffled
+from nasedu.space.cells import CNN, Cell, MixedEdge, PartialEdge, mixed_edge, shuffled
 from nasedu.space.choice import (
     Arch,
     ArchError,
@@ -15,11 +15,11 @@ from nasedu.space.choice import (
     random_arch,
 )
 from nasedu.space.derive import describe, discretise, read
-from nasedu.space.fast_ops import AvgPool, DilatedConv, MaxPool, ReLU, once
+from nasedu.space.fast_ops import AvgPool, DilatedConv, FactorizedReduce, MaxPool, ReLU, once
 from nasedu.space.genotype import PUBLISHED, Genotype, GenotypeError, edges
 from nasedu.space.macro import MACRO_OPS, MacroCNN, MacroLayer
-from nasedu.space.network import CNN, AuxiliaryHead, Network, n_parameters, uniform_arch
-from nasedu.space.ops import PRIMITIVES, FactorizedReduce, Zero, known, make_op, register, relu_conv_bn
+from nasedu.space.network import AuxiliaryHead, DerivedCell, Network, drop, n_parameters, uniform_arch
+from nasedu.space.ops import PRIMITIVES, Zero, known, make_op, register, relu_conv_bn
 from nasedu.space.small import SmallCNN
 
 __all__ = [

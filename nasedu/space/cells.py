@@ -1,19 +1,25 @@
-"""Cells: a small directed acyclic graph of feature maps, stacked to make a network.
+"""Cells to be searched, and the supernet that is a stack of them.
 
-A cell has two inputs, the outputs of the two cells before it, and `n_nodes` nodes. A node is the sum over its
-incoming edges; the cell's output is the concatenation of its nodes (DARTS, arXiv:1806.09055, section 2.1).
+A cell is a small directed acyclic graph of feature maps. It has two inputs, the outputs of the two cells
+before it, and `n_nodes` nodes. A node is the sum over its incoming edges; the cell's output is the
+concatenation of its nodes (DARTS, arXiv:1806.09055, section 2.1).
+
+The network: a 3x3 convolution as the stem, `n_layers` cells of which the ones at 1/3 and 2/3 halve the map
+and double the channels, global average pooling, a linear classifier (section 3.1 and the released code).
 """
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nasedu.space.choice import Arch, LayerChoice
-from nasedu.space.genotype import Genotype, edges
-from nasedu.space.ops import PRIMITIVES, FactorizedReduce, Zero, make_op, relu_conv_bn
+from nasedu.space.choice import Arch, LayerChoice, check_shapes
+from nasedu.space.genotype import edges
+from nasedu.space.fast_ops import FactorizedReduce
+from nasedu.space.ops import PRIMITIVES, Zero, make_op, relu_conv_bn
 
 
 class MixedEdge(LayerChoice):
@@ -107,7 +113,7 @@ def mixed_edge(
     return edge if partial == 1 else PartialEdge(edge, partial, stride)
 
 
-def _preprocess(
+def preprocess_of(
     c_prev_prev: int, c_prev: int, channels: int, reduction_prev: bool, affine: bool
 ) -> nn.ModuleList:
     """Bring both inputs to `channels` channels and one size; they differ after a reduction cell."""
@@ -136,7 +142,7 @@ class Cell(nn.Module):
         super().__init__()
         self.n_nodes = n_nodes
         self.label = "reduce" if reduction else "normal"
-        self.preprocess = _preprocess(c_prev_prev, c_prev, channels, reduction_prev, affine=False)
+        self.preprocess = preprocess_of(c_prev_prev, c_prev, channels, reduction_prev, affine=False)
         self.zero = Zero(2 if reduction else 1)
         self.edges = nn.ModuleList()
         for row, (source, node) in enumerate(edges(n_nodes)):
@@ -154,48 +160,78 @@ class Cell(nn.Module):
         return torch.cat(states[2:], dim=1)
 
 
-class DerivedCell(nn.Module):
-    """A cell of fixed operations, two for each node, with affine batch norms; to be trained from scratch."""
+def stem_of(in_channels: int, c_out: int) -> nn.Sequential:
+    """A 3x3 convolution and a batch norm."""
+    return nn.Sequential(nn.Conv2d(in_channels, c_out, 3, padding=1, bias=False), nn.BatchNorm2d(c_out))
+
+
+def stack_of(
+    n_layers: int, channels: int, c_stem: int, n_nodes: int, cell: Callable[..., nn.Module]
+) -> tuple[nn.ModuleList, list[int]]:
+    """The cells, and the number of channels that comes out of each."""
+    if n_layers < 3:
+        raise ValueError(f"a network wants 3 cells or more, two of them reductions, got n_layers={n_layers}")
+    c_prev_prev, c_prev, reduction_prev = c_stem, c_stem, False
+    cells, widths = nn.ModuleList(), []
+    for i in range(n_layers):
+        reduction = i in (n_layers // 3, 2 * n_layers // 3)
+        if reduction:
+            channels *= 2
+        cells.append(cell(c_prev_prev, c_prev, channels, reduction, reduction_prev))
+        c_prev_prev, c_prev, reduction_prev = c_prev, n_nodes * channels, reduction
+        widths.append(c_prev)
+    return cells, widths
+
+
+class CNN(nn.Module):
+    """The supernet: every edge of every cell holds all operations, and `arch` says how much of each.
+
+    `CNN(32, 3, 16, 10, 8)`, the search network of DARTS for CIFAR-10, has 1,930,618 weights. `input_size` is
+    the images' height and width in pixels, a multiple of 4. `arch` is {"normal": (E, O), "reduce": (E, O)}
+    with E edges (14 for 4 nodes) and O operations. With `partial`=K the operations see 1/K of the channels
+    (PC-DARTS, see `PartialEdge`).
+    """
 
     def __init__(
         self,
-        genotype: Genotype,
-        c_prev_prev: int,
-        c_prev: int,
+        input_size: int,
+        in_channels: int,
         channels: int,
-        reduction: bool,
-        reduction_prev: bool,
+        n_classes: int,
+        n_layers: int,
+        n_nodes: int = 4,
+        ops: Sequence[str] = PRIMITIVES,
+        stem_multiplier: int = 3,
+        partial: int = 1,
     ):
         super().__init__()
-        self.preprocess = _preprocess(c_prev_prev, c_prev, channels, reduction_prev, affine=True)
-        self.nodes = genotype.reduce if reduction else genotype.normal
-        self.ops = nn.ModuleList(
-            make_op(op, channels, 2 if reduction and source < 2 else 1, search=False)
-            for pairs in self.nodes
-            for op, source in pairs
-        )
+        if input_size < 8 or input_size % 4:
+            raise ValueError(
+                f"input_size must be a multiple of 4 from 8 up, since it is halved twice, got {input_size}"
+            )
+        self.input_size, self.in_channels = input_size, in_channels
+        self.n_nodes, self.ops, self.n_edges = n_nodes, tuple(ops), len(edges(n_nodes))
+        self.stem = stem_of(in_channels, stem_multiplier * channels)
 
-    def forward(self, s0: Tensor, s1: Tensor, drop_path: float = 0.0) -> Tensor:
-        """As `Cell.forward`; in training paths, but no identity, are dropped with probability `drop_path`."""
-        states, ops = [self.preprocess[0](s0), self.preprocess[1](s1)], iter(self.ops)
-        for pairs in self.nodes:
-            paths = []
-            for (_, source), op in zip(pairs, ops, strict=False):
-                path = op(states[source])
-                if self.training and drop_path > 0.0 and not isinstance(op, nn.Identity):
-                    path = drop(path, drop_path)
-                paths.append(path)
-            states.append(paths[0] + paths[1])
-        return torch.cat(states[2:], dim=1)
+        cell = functools.partial(Cell, n_nodes=n_nodes, ops=ops, partial=partial)
+        self.cells, widths = stack_of(n_layers, channels, stem_multiplier * channels, n_nodes, cell)
+        self.classifier = nn.Linear(widths[-1], n_classes)
+
+    def choices(self) -> dict[str, tuple[int, int]]:
+        """{"normal": (E, O), "reduce": (E, O)}: the shapes of the matrices that `forward` takes."""
+        return dict.fromkeys(("normal", "reduce"), (self.n_edges, len(self.ops)))
+
+    def forward(self, x: Tensor, arch: Arch) -> Tensor:
+        """(B, in_channels, input_size, input_size) and an architecture -> logits (B, n_classes)."""
+        check_images(x, self.in_channels, self.input_size)
+        check_shapes(self.choices(), arch)
+        s0 = s1 = self.stem(x)
+        for cell in self.cells:
+            s0, s1 = s1, cell(s0, s1, arch)
+        return self.classifier(s1.mean(dim=(2, 3)))
 
 
-def drop(x: Tensor, probability: float) -> Tensor:
-    """Drop path: zero each image of (B, C, H, W) with `probability`, and scale the rest to keep the mean.
-
-    Larsson, Maire, Shakhnarovich 2017 (FractalNet, arXiv:1605.07648), in the form DARTS uses.
-    """
-    if not 0.0 <= probability < 1.0:
-        raise ValueError(f"drop path wants a probability from 0 up to, not including, 1, got {probability}")
-    keep = 1.0 - probability
-    mask = torch.empty(x.shape[0], 1, 1, 1, device=x.device, dtype=x.dtype).bernoulli_(keep)
-    return x * mask / keep
+def check_images(x: Tensor, channels: int, size: int) -> None:
+    """Raise ValueError unless x is (B, channels, size, size)."""
+    if x.ndim != 4 or tuple(x.shape[1:]) != (channels, size, size):
+        raise ValueError(f"wanted images of shape (B, {channels}, {size}, {size}), got {tuple(x.shape)}")

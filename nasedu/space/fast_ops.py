@@ -1,6 +1,7 @@
-"""Layers with the numbers of torch's own, and less work on a CPU: remembered, or rewritten as another one.
+"""Layers that are written for the CPU: remembered, or rewritten as another one with the same numbers.
 
-The readable version of each is the torch layer that it inherits from; tests hold that they agree.
+The readable version of each is the torch layer that it inherits from, or stands in its docstring; tests hold
+that they agree.
 """
 
 from collections.abc import Callable
@@ -113,3 +114,34 @@ class AvgPool(nn.AvgPool2d):
         total = F.conv2d(x, ones, stride=self.stride, padding=1, groups=channels)
         there = F.conv2d(x.new_ones(1, 1, *x.shape[2:]), ones[:1], stride=self.stride, padding=1)
         return total / there
+
+
+class FactorizedReduce(nn.Module):
+    """Halve height and width: two 1x1 convolutions, each of every second pixel, the second one pixel on.
+
+    So half of the channels see the pixels (0, 0), (0, 2), ..., the other half (1, 1), (1, 3), ...; `c_out`
+    must be even. The pixels are picked by slices and not by a stride, for the reason that
+    `Pointwise` gives.
+    """
+
+    def __init__(self, c_in: int, c_out: int, affine: bool):
+        super().__init__()
+        if c_out % 2:
+            raise ValueError(
+                f"FactorizedReduce makes two halves, so it wants an even number of channels, got {c_out}"
+            )
+        self.relu = ReLU()
+        self.conv_1 = nn.Conv2d(c_in, c_out // 2, 1, bias=False)
+        self.conv_2 = nn.Conv2d(c_in, c_out // 2, 1, bias=False)
+        self.bn = nn.BatchNorm2d(c_out, affine=affine)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, c_in, H, W) -> (B, c_out, H/2, W/2); H and W must be even."""
+        if x.shape[2] % 2 or x.shape[3] % 2:
+            raise ValueError(
+                f"a reduction halves the feature map, but this one is {x.shape[2]}x{x.shape[3]}; "
+                "choose an input size that can be halved twice, such as 32"
+            )
+        x = self.relu(x)
+        even, odd = x[:, :, ::2, ::2], x[:, :, 1::2, 1::2]
+        return self.bn(torch.cat([self.conv_1(even), self.conv_2(odd)], dim=1))

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from nasedu.space.choice import Arch, ArchError, InputChoice, LayerChoice, check_arch, choices
-from nasedu.space.ops import FactorizedReduce, make_op
+from nasedu.space.fast_ops import FactorizedReduce
+from nasedu.space.ops import make_op
 
 MACRO_OPS = ("conv_3x3", "conv_5x5", "sep_conv_3x3", "sep_conv_5x5", "avg_pool_3x3", "max_pool_3x3")
 """The six operations of ENAS's macro search."""

@@ -1,91 +1,65 @@
-"""Two networks of cells: `CNN`, the supernet that takes an architecture, and `Network`, a derived one.
+"""The derived network: the cells that a search has found, stacked, to be trained from scratch.
 
-Both: a 3x3 convolution as the stem, `n_layers` cells of which the ones at 1/3 and 2/3 halve the map and
-double the channels, global average pooling, a linear classifier (DARTS, arXiv:1806.09055, section 3.1 and its
-released code).
+The stack is that of the supernet (`cells.CNN`); here every operation is fixed and batch norms are affine.
 """
 
 import functools
-from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from nasedu.space.cells import Cell, DerivedCell
-from nasedu.space.choice import Arch, check_shapes, choices
-from nasedu.space.genotype import Genotype, GenotypeError, edges
-from nasedu.space.ops import PRIMITIVES, known
+from nasedu.space.cells import CNN as CNN
+from nasedu.space.cells import check_images, preprocess_of, stack_of, stem_of
+from nasedu.space.choice import choices
+from nasedu.space.genotype import Genotype, GenotypeError
+from nasedu.space.ops import known, make_op
 
 
-def _stem(in_channels: int, c_out: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(in_channels, c_out, 3, padding=1, bias=False), nn.BatchNorm2d(c_out))
-
-
-def _stack(
-    n_layers: int, channels: int, c_stem: int, n_nodes: int, cell: Callable[..., nn.Module]
-) -> tuple[nn.ModuleList, list[int]]:
-    """The cells, and the number of channels that comes out of each."""
-    if n_layers < 3:
-        raise ValueError(f"a network wants 3 cells or more, two of them reductions, got n_layers={n_layers}")
-    c_prev_prev, c_prev, reduction_prev = c_stem, c_stem, False
-    cells, widths = nn.ModuleList(), []
-    for i in range(n_layers):
-        reduction = i in (n_layers // 3, 2 * n_layers // 3)
-        if reduction:
-            channels *= 2
-        cells.append(cell(c_prev_prev, c_prev, channels, reduction, reduction_prev))
-        c_prev_prev, c_prev, reduction_prev = c_prev, n_nodes * channels, reduction
-        widths.append(c_prev)
-    return cells, widths
-
-
-class CNN(nn.Module):
-    """The supernet: every edge of every cell holds all operations, and `arch` says how much of each.
-
-    `CNN(32, 3, 16, 10, 8)`, the search network of DARTS for CIFAR-10, has 1,930,618 weights. `input_size` is
-    the images' height and width in pixels, a multiple of 4. `arch` is {"normal": (E, O), "reduce": (E, O)}
-    with E edges (14 for 4 nodes) and O operations. With `partial`=K the operations see 1/K of the channels
-    (PC-DARTS, see `PartialEdge`).
-    """
+class DerivedCell(nn.Module):
+    """A cell of fixed operations, two for each node, with affine batch norms; to be trained from scratch."""
 
     def __init__(
         self,
-        input_size: int,
-        in_channels: int,
+        genotype: Genotype,
+        c_prev_prev: int,
+        c_prev: int,
         channels: int,
-        n_classes: int,
-        n_layers: int,
-        n_nodes: int = 4,
-        ops: Sequence[str] = PRIMITIVES,
-        stem_multiplier: int = 3,
-        partial: int = 1,
+        reduction: bool,
+        reduction_prev: bool,
     ):
         super().__init__()
-        if input_size < 8 or input_size % 4:
-            raise ValueError(
-                f"input_size must be a multiple of 4 from 8 up, since it is halved twice, got {input_size}"
-            )
-        self.input_size, self.in_channels = input_size, in_channels
-        self.n_nodes, self.ops = n_nodes, tuple(ops)
-        self.stem = _stem(in_channels, stem_multiplier * channels)
+        self.preprocess = preprocess_of(c_prev_prev, c_prev, channels, reduction_prev, affine=True)
+        self.nodes = genotype.reduce if reduction else genotype.normal
+        self.ops = nn.ModuleList(
+            make_op(op, channels, 2 if reduction and source < 2 else 1, search=False)
+            for pairs in self.nodes
+            for op, source in pairs
+        )
 
-        cell = functools.partial(Cell, n_nodes=n_nodes, ops=ops, partial=partial)
-        self.cells, widths = _stack(n_layers, channels, stem_multiplier * channels, n_nodes, cell)
-        self.classifier = nn.Linear(widths[-1], n_classes)
+    def forward(self, s0: Tensor, s1: Tensor, drop_path: float = 0.0) -> Tensor:
+        """As `Cell.forward`; in training paths, but no identity, are dropped with probability `drop_path`."""
+        states, ops = [self.preprocess[0](s0), self.preprocess[1](s1)], iter(self.ops)
+        for pairs in self.nodes:
+            paths = []
+            for (_, source), op in zip(pairs, ops, strict=False):
+                path = op(states[source])
+                if self.training and drop_path > 0.0 and not isinstance(op, nn.Identity):
+                    path = drop(path, drop_path)
+                paths.append(path)
+            states.append(paths[0] + paths[1])
+        return torch.cat(states[2:], dim=1)
 
-    def choices(self) -> dict[str, tuple[int, int]]:
-        """{"normal": (E, O), "reduce": (E, O)}: the shapes of the matrices that `forward` takes."""
-        shape = (len(edges(self.n_nodes)), len(self.ops))
-        return {"normal": shape, "reduce": shape}
 
-    def forward(self, x: Tensor, arch: Arch) -> Tensor:
-        """(B, in_channels, input_size, input_size) and an architecture -> logits (B, n_classes)."""
-        _check_images(x, self.in_channels, self.input_size)
-        check_shapes(self.choices(), arch)
-        s0 = s1 = self.stem(x)
-        for cell in self.cells:
-            s0, s1 = s1, cell(s0, s1, arch)
-        return self.classifier(s1.mean(dim=(2, 3)))
+def drop(x: Tensor, probability: float) -> Tensor:
+    """Drop path: zero each image of (B, C, H, W) with `probability`, and scale the rest to keep the mean.
+
+    Larsson, Maire, Shakhnarovich 2017 (FractalNet, arXiv:1605.07648), in the form DARTS uses.
+    """
+    if not 0.0 <= probability < 1.0:
+        raise ValueError(f"drop path wants a probability from 0 up to, not including, 1, got {probability}")
+    keep = 1.0 - probability
+    mask = torch.empty(x.shape[0], 1, 1, 1, device=x.device, dtype=x.dtype).bernoulli_(keep)
+    return x * mask / keep
 
 
 class Network(nn.Module):
@@ -118,10 +92,10 @@ class Network(nn.Module):
             )
         self.genotype = genotype
         self.drop_path = 0.0
-        self.stem = _stem(in_channels, stem_multiplier * channels)
+        self.stem = stem_of(in_channels, stem_multiplier * channels)
 
         cell = functools.partial(DerivedCell, genotype)
-        self.cells, widths = _stack(n_layers, channels, stem_multiplier * channels, genotype.n_nodes, cell)
+        self.cells, widths = stack_of(n_layers, channels, stem_multiplier * channels, genotype.n_nodes, cell)
         self.auxiliary_at = 2 * n_layers // 3
         self.auxiliary = AuxiliaryHead(widths[self.auxiliary_at], n_classes) if auxiliary else None
         self.classifier = nn.Linear(widths[-1], n_classes)
@@ -163,11 +137,6 @@ class AuxiliaryHead(nn.Module):
                 "use auxiliary=False"
             )
         return self.classifier(self.features(x).flatten(1))
-
-
-def _check_images(x: Tensor, channels: int, size: int) -> None:
-    if x.ndim != 4 or tuple(x.shape[1:]) != (channels, size, size):
-        raise ValueError(f"wanted images of shape (B, {channels}, {size}, {size}), got {tuple(x.shape)}")
 
 
 def n_parameters(model: nn.Module) -> int:

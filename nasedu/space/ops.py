@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from nasedu.space.fast_ops import AvgPool, DilatedConv, MaxPool, Pointwise, ReLU
+from nasedu.space.fast_ops import AvgPool, DilatedConv, FactorizedReduce, MaxPool, Pointwise, ReLU
 
 PRIMITIVES = (
     "none",
@@ -77,37 +77,6 @@ class Zero(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x -> zeros."""
         return torch.zeros_like(x if self.stride == 1 else x[:, :, :: self.stride, :: self.stride])
-
-
-class FactorizedReduce(nn.Module):
-    """Halve height and width: two 1x1 convolutions, each of every second pixel, the second one pixel on.
-
-    So half of the channels see the pixels (0, 0), (0, 2), ..., the other half (1, 1), (1, 3), ...; `c_out`
-    must be even. The pixels are picked by slices and not by a stride, for the reason that
-    `fast_ops.Pointwise` gives.
-    """
-
-    def __init__(self, c_in: int, c_out: int, affine: bool):
-        super().__init__()
-        if c_out % 2:
-            raise ValueError(
-                f"FactorizedReduce makes two halves, so it wants an even number of channels, got {c_out}"
-            )
-        self.relu = ReLU()
-        self.conv_1 = nn.Conv2d(c_in, c_out // 2, 1, bias=False)
-        self.conv_2 = nn.Conv2d(c_in, c_out // 2, 1, bias=False)
-        self.bn = nn.BatchNorm2d(c_out, affine=affine)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, c_in, H, W) -> (B, c_out, H/2, W/2); H and W must be even."""
-        if x.shape[2] % 2 or x.shape[3] % 2:
-            raise ValueError(
-                f"a reduction halves the feature map, but this one is {x.shape[2]}x{x.shape[3]}; "
-                "choose an input size that can be halved twice, such as 32"
-            )
-        x = self.relu(x)
-        even, odd = x[:, :, ::2, ::2], x[:, :, 1::2, 1::2]
-        return self.bn(torch.cat([self.conv_1(even), self.conv_2(odd)], dim=1))
 
 
 def relu_conv_bn(c_in: int, c_out: int, affine: bool) -> nn.Sequential:

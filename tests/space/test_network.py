@@ -10,10 +10,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call, grad
 
 from nasedu import CNN, ArchError, Genotype, Network, n_parameters, random_arch, uniform_arch
-from nasedu.space.cells import Cell, DerivedCell, drop
+from nasedu.space.cells import Cell
 from nasedu.space.genotype import PUBLISHED, edges
-from nasedu.space.network import AuxiliaryHead
-from nasedu.space.ops import PRIMITIVES, FactorizedReduce, Zero
+from nasedu.space.network import AuxiliaryHead, DerivedCell, drop
+from nasedu.space.fast_ops import FactorizedReduce
+from nasedu.space.ops import PRIMITIVES, Zero
 
 SMALL = Genotype(
     [[("sep_conv_3x3", 0), ("skip_connect", 1)], [("max_pool_3x3", 0), ("dil_conv_3x3", 2)]],

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from nasedu.space import fast_ops, ops
-from nasedu.space.ops import PRIMITIVES, FactorizedReduce, make_op, register
+from nasedu.space.fast_ops import FactorizedReduce
+from nasedu.space.ops import PRIMITIVES, make_op, register
 
 KERNELS = {"sep_conv_3x3": (3, 1), "sep_conv_5x5": (5, 1), "sep_conv_7x7": (7, 1)}
 KERNELS |= {"dil_conv_3x3": (3, 2), "dil_conv_5x5": (5, 2)}
