@@ -49,9 +49,10 @@ def traced(run: Callable[[], object]) -> dict[str, set[str]]:
 
     def enter(frame: FrameType, event: str, _: object) -> None:
         code = frame.f_code
-        if event == "call" and code.co_filename.startswith(str(PACKAGE)) and "comp>" not in code.co_name:
-            if code.co_name != "<genexpr>":
-                found[str(Path(code.co_filename).relative_to(PACKAGE))].add(code.co_qualname)
+        if event != "call" or not code.co_filename.startswith(str(PACKAGE)):
+            return
+        if code.co_name not in ("<listcomp>", "<dictcomp>", "<setcomp>", "<genexpr>"):
+            found[str(Path(code.co_filename).relative_to(PACKAGE))].add(code.co_qualname)
 
     sys.setprofile(enter)
     try:
@@ -77,11 +78,10 @@ def main() -> None:
     given = parser.parse_args()
     for name, unrolled in (("first order", False), ("second order", True)):
         found = step(unrolled)
-        print(
-            f"{name:12}  {len(found):2} files  {sum(map(len, found.values())):2} functions: {', '.join(sorted(found))}"
-        )
-        for file, functions in sorted(found.items()) if given.list else ():
-            print(f"    {file:24} {', '.join(sorted(functions))}")
+        functions = sum(map(len, found.values()))
+        print(f"{name:12}  {len(found):2} files  {functions:2} functions: {', '.join(sorted(found))}")
+        for file, names in sorted(found.items()) if given.list else ():
+            print(f"    {file:24} {', '.join(sorted(names))}")
 
 
 if __name__ == "__main__":

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from nasedu.check.contract import Cases, exercise
+from nasedu.space.cells import CNN
 from nasedu.space.choice import random_arch
-from nasedu.space.network import CNN, n_parameters
+from nasedu.space.network import n_parameters
 
 
 @exercise("Kendall's tau", hint="(concordant - discordant) / sqrt(pairs untied in a * pairs untied in b)")

@@ -2,14 +2,14 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import cast
 
 import torch
 
 from nasedu.check.contract import Cases, exercise
-from nasedu.space.cells import Cell
-from nasedu.space.network import DerivedCell
+from nasedu.space.cells import Cell, MixedEdge
 from nasedu.space.genotype import PUBLISHED, Genotype, edges
-from nasedu.space.network import n_parameters
+from nasedu.space.network import DerivedCell, n_parameters
 from nasedu.space.ops import PRIMITIVES, make_op
 
 
@@ -41,7 +41,7 @@ def cell_loop(answer: Callable) -> Cases:
         cell = Cell(8, 8, 2, reduction=False, reduction_prev=False)
         a, b = torch.randn(2, 2, 8, 6, 6)
         matrix = torch.randn(14, 8).softmax(dim=1)
-    ops_of = [list(edge.layers.values()) for edge in cell.edges]
+    ops_of = [list(cast(MixedEdge, edge).layers.values()) for edge in cell.edges]
     got = answer(cell.preprocess[0](a), cell.preprocess[1](b), matrix, ops_of)
     yield "the same as the package's Cell, on feature maps", got, cell(a, b, {"normal": matrix})
 

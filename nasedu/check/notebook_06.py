@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nasedu.check.contract import Cases, exercise
-from nasedu.space.network import CNN
+from nasedu.space.cells import CNN
 
 Alpha = dict[str, Tensor]
 

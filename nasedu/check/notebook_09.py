@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nasedu.check.contract import Cases, exercise
+from nasedu.space.cells import CNN
 from nasedu.space.choice import random_arch
-from nasedu.space.network import CNN
 
 
 @exercise(

@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nasedu.space.choice import Arch, LayerChoice, check_shapes
-from nasedu.space.genotype import edges
 from nasedu.space.fast_ops import FactorizedReduce
+from nasedu.space.genotype import edges
 from nasedu.space.ops import PRIMITIVES, Zero, make_op, relu_conv_bn
 
 

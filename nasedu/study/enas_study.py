@@ -17,7 +17,7 @@ from nasedu.data.images import ImageDataset
 from nasedu.search.base import reward_accuracy
 from nasedu.search.enas import EnasTrainer
 from nasedu.search.evaluation import accuracy
-from nasedu.space.network import CNN
+from nasedu.space.cells import CNN
 
 
 @dataclass(frozen=True)

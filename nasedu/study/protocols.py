@@ -27,9 +27,10 @@ from nasedu.data.images import ImageDataset
 from nasedu.search.base import SearchTrainer, gap_callback
 from nasedu.search.evaluation import batch_statistics, evaluate, modes_kept, reestimated
 from nasedu.space import small
+from nasedu.space.cells import CNN
 from nasedu.space.choice import random_arch
 from nasedu.space.genotype import PUBLISHED, Genotype
-from nasedu.space.network import CNN, Network, n_parameters
+from nasedu.space.network import Network, n_parameters
 from nasedu.study import record, truth
 from nasedu.study.recipe import Datasets, Recipe
 from nasedu.study.record import Record, RecordError

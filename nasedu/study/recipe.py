@@ -26,7 +26,7 @@ from nasedu.search.early_stop import Eigenvalues
 from nasedu.search.relaxation import EdgeShares
 from nasedu.search.standalone import StandaloneTrainer, cosine, one_cycle
 from nasedu.space import small
-from nasedu.space.network import CNN
+from nasedu.space.cells import CNN
 
 Datasets = tuple[ImageDataset, ImageDataset, ImageDataset]
 SCHEDULES = {"cosine": cosine, "one_cycle": one_cycle}

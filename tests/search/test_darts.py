@@ -220,3 +220,14 @@ def test_nothing_to_search_is_said():
             batch_size=8,
             **OPTIONS,
         )
+
+
+@pytest.mark.parametrize("unrolled", [False, True])
+def test_a_step_can_be_read_in_one_sitting(unrolled, monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "tools"))
+    import trace_step
+
+    found = trace_step.step(unrolled)
+    assert {"search/darts.py", "search/hypergrad.py", "space/cells.py", "space/choice.py"} <= set(found)
+    assert ("unrolled" in found["search/hypergrad.py"]) == unrolled
+    assert len(found) <= 7, f"a step of DARTS runs through {len(found)} files: {', '.join(found)}"

@@ -350,7 +350,8 @@ def test_a_skip_that_is_not_there(skip):
 
 
 def test_a_network_has_the_shapes_of_the_model():
-    from nasedu.space.network import CNN, uniform_arch
+    from nasedu.space.cells import CNN
+    from nasedu.space.network import uniform_arch
 
     model = CNN(16, 3, 4, 10, 5)
     shapes = []

@@ -11,9 +11,9 @@ from torch.func import functional_call, grad
 
 from nasedu import CNN, ArchError, Genotype, Network, n_parameters, random_arch, uniform_arch
 from nasedu.space.cells import Cell
+from nasedu.space.fast_ops import FactorizedReduce
 from nasedu.space.genotype import PUBLISHED, edges
 from nasedu.space.network import AuxiliaryHead, DerivedCell, drop
-from nasedu.space.fast_ops import FactorizedReduce
 from nasedu.space.ops import PRIMITIVES, Zero
 
 SMALL = Genotype(
