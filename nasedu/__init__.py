@@ -9,7 +9,8 @@
 
 Each room imports only from those above it. The names that most notebooks need are here, too:
 
-    model = CNN(32, 3, 16, 10, 8)                             logits = model(x, arch)
+    model = CNN(32, 3, 16, 10, 8)
+    logits = model(x, arch)
     arch = {"normal": (14, 8) tensor, "reduce": (14, 8) tensor}
     trainer = DartsTrainer(model=model, ...); trainer.fit(); trainer.export(); draw_cell(trainer.genotype())
 """

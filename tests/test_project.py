@@ -89,6 +89,20 @@ def test_every_public_name_has_a_docstring(path):
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name)
+def test_formulas_in_docstrings_stand_on_lines_of_their_own(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+            continue
+        for line in (ast.get_docstring(node) or "").splitlines():
+            # What is set off by spaces is a display. A keyword argument's = has no space after it.
+            signs = re.findall(r"(?<![=<>!])=\s", line) if line.startswith("    ") else []
+            assert len(signs) < 2, (
+                f"{name(path)}, {getattr(node, 'name', 'module')}: two formulas on one line, as a reflow "
+                f"leaves them: {line.strip()!r}"
+            )
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name)
 def test_public_functions_have_type_hints(path):
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):

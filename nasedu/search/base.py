@@ -230,7 +230,7 @@ def arguments(
 ) -> dict[str, Any]:
     """What every search of the course gives its trainer: cross-entropy, accuracy, and SGD with a cosine.
 
-    `recipe` has lr, lr_min, momentum, weight_decay and batch_size: a `jobs.Settings`, a `studies.Protocol`.
+    `recipe` has lr, lr_min, momentum, weight_decay and batch_size, as `nasedu.study.Recipe`.
     """
     optimizer = torch.optim.SGD(
         model.parameters(), recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay

@@ -5,7 +5,7 @@
     entropy_over_time(history)                     how undecided the softmaxes are
     learning_curves(history)                       loss and accuracy; {"first order": h1, ...} for several
     discretisation_gap(epochs, supernet, derived)  what is lost when the supernet is cut down to a cell
-    operation_pictures, softmax_bars, bilevel_paths, toy_path: of single ideas, see `nasedu.illustrations`
+    operation_pictures, softmax_bars, bilevel_paths, toy_path: of single ideas, see `nasedu.show.lessons`
     lines, compare, images, figure, show: general ones, see `nasedu.figures`
 
 A history is a `History`, or the list of its epochs: dicts with "epoch", "train_loss", ..., "arch".

@@ -1,10 +1,10 @@
 """What every plot of the course shares: one look, and words beside each picture.
 
-    figure, axes = figures.figure(1, 2)     a matplotlib Figure in the course's look, unknown to pyplot
-    figures.show(figure, "what is seen")    a `Picture`: Jupyter shows it, who can't see it gets the words
-    figures.lines({"train": y, "validation": z}, title=..., xlabel=..., ylabel=...)
-    figures.compare({"DARTS": [93.1, 92.8], "random": [92.9, 93.0]}, title=..., label=...)
-    figures.images(dataset)                 a contact sheet
+    figure, axes = show.figure(1, 2)     a matplotlib Figure in the course's look, unknown to pyplot
+    show.finish(figure, "what is seen")    a `Picture`: Jupyter shows it, who can't see it gets the words
+    show.lines({"train": y, "validation": z}, title=..., xlabel=..., ylabel=...)
+    show.compare({"DARTS": [93.1, 92.8], "random": [92.9, 93.0]}, title=..., label=...)
+    show.images(dataset)                 a contact sheet
 
 A picture holds no date and no version: the same data give the same bytes. Colours are Okabe and Ito's, which
 colour-blind people can tell apart, and viridis; letters can be read from the back of a lecture hall.

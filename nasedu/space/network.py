@@ -88,7 +88,7 @@ class Network(nn.Module):
         if unknown := sorted(named - known()):
             raise GenotypeError(
                 f"the genotype has the unknown operations {unknown}; known are {sorted(known())}; "
-                "add what is missing with ops.register"
+                "add what is missing with nasedu.register"
             )
         self.genotype = genotype
         self.drop_path = 0.0

@@ -56,7 +56,8 @@ def make_op(name: str, channels: int, stride: int = 1, search: bool = True) -> n
     """
     if name not in _REGISTRY:
         raise KeyError(
-            f"unknown operation {name!r}; known are {', '.join(sorted(_REGISTRY))}; add one with ops.register"
+            f"unknown operation {name!r}; known are {', '.join(sorted(_REGISTRY))}; "
+            "add one with nasedu.register"
         )
     op = _REGISTRY[name](channels, stride, not search)
     if search and "pool" in name:

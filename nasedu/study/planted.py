@@ -4,7 +4,7 @@ A *teacher*, one operation with random weights, makes targets out of noise. A mi
 and random weights of its own, learns to give what the teacher gives, by the two steps of DARTS in turn:
 alpha on one batch, w on another. Its softmax should come to rest on the operation that was planted.
 
-    python -m nasedu.planted [seeds]      plant each operation with seeds 0, 1, ... (5); a second each
+    python -m nasedu.study.planted [seeds]      plant each operation with seeds 0, 1, ... (5); a second each
 
 The candidates' function spaces are nested: `dil_conv_5x5` with zeros around its inner taps *is*
 `dil_conv_3x3`. What decides between those two is who learns faster, and whose idle taps cost more, so the

@@ -205,7 +205,9 @@ def test_an_operation_that_nobody_has_is_told_where_it_matters():
     unknown = Genotype.from_json(TWO_NODES.to_json().replace("max_pool_3x3", "conv_9x9"))
     with pytest.raises(GenotypeError, match="normal cell has the operation 'conv_9x9', the matrix only"):
         unknown.arch()
-    with pytest.raises(GenotypeError, match=r"unknown operations \['conv_9x9'\]; known are .*ops.register"):
+    with pytest.raises(
+        GenotypeError, match=r"unknown operations \['conv_9x9'\]; known are .*nasedu.register"
+    ):
         Network(unknown, 4, 10, 3)
 
 

@@ -194,7 +194,7 @@ def test_a_name_is_registered_once(registry, name):
 
 
 def test_an_unknown_name_is_told_with_those_that_are_known():
-    with pytest.raises(KeyError, match="unknown operation 'conv_9x9'.*sep_conv_3x3.*ops.register"):
+    with pytest.raises(KeyError, match="unknown operation 'conv_9x9'.*sep_conv_3x3.*nasedu.register"):
         make_op("conv_9x9", 4)
 
 
