@@ -46,7 +46,7 @@ figures: $(VENV)/.dev ## every figure as SVG, PDF and PNG, in build/figures (run
 	$(PY) tools/figures.py "$(OUT)/figures"
 
 site: $(VENV)/.site ## the course as pages, in build/site (a folder that needs no network)
-	$(PY) tools/pages/build.py "$(OUT)/site"
+	$(PY) tools/pages/make_site.py "$(OUT)/site"
 
 browser: $(VENV)/.dev ## open every page, and three notebooks in JupyterLab, in a real browser (needs Chromium)
 	NASEDU_BROWSER=all NASEDU_PROFILE=ci $(PY) -m pytest tests/browser

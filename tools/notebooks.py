@@ -101,6 +101,8 @@ def execute(path: Path, cell_timeout: int) -> None:
     os.environ.setdefault("NASEDU_PROFILE", "laptop")
     # What a cell prints must not depend on the order of a set.
     os.environ["PYTHONHASHSEED"] = "0"
+    # Explorers leave all their pictures, so that pages and decks can move them without a kernel.
+    os.environ["NASEDU_FRAMES"] = "1"
     notebook = nbformat.read(path, as_version=4)
     client = NotebookClient(
         notebook,

@@ -6,11 +6,13 @@
     epoch_scrubber(history, "normal")         notebook 07: the derived cell and its matrix at each epoch
     LiveCurves()                              notebook 06: a trainer's callback, curves that grow with it
 
-With a kernel behind the page the sliders move the picture. On a page without one, and in a test, the same
-cell leaves the picture of the first state: the output holds both, and who shows it takes what it can.
+With a kernel behind the page the sliders move the picture. The same cell leaves the picture of the first
+state for when there is none: in a notebook that is opened again, on a page, in a deck. Where NASEDU_FRAMES is
+1, as in `tools/notebooks.py execute`, it leaves a flip-book, whose sliders move without a kernel.
 """
 
 import io
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     import ipywidgets
 
 from nasedu.show.cells import CellDrawing, draw_cell
+from nasedu.show.flipbook import flipbook, said, still
 from nasedu.show.histories import alpha_heatmap, epochs_of, learning_curves
 from nasedu.show.lessons import bilevel_paths, softmax_bars, toy_path
 from nasedu.show.pictures import SHARP, Numbers, Picture, Shown, array, img, in_256_colors, png_bundle
@@ -122,12 +125,25 @@ class Explorer:
 
         for slider in sliders.values():
             slider.observe(redraw, "value")
-        return ipywidgets.VBox([*sliders.values(), view, errors])
+        box = ipywidgets.VBox([*sliders.values(), view, errors])
+        box.add_class("nasedu-live")  # the flip-book hides where it sees this
+        return box
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> tuple[dict, dict]:
         data, metadata = png_bundle(self.picture)
+        if os.environ.get("NASEDU_FRAMES") == "1":
+            # The book holds the first picture too; once is enough for a file.
+            return {"text/html": flipbook(self), "text/plain": data["text/plain"]}, {}
+        return {**data, "text/html": still(self)}, metadata
+
+    def _ipython_display_(self) -> None:
+        """Show the live sliders, then what stays when they are gone; a page shows one of the two."""
+        from IPython.display import display
+
         live = self.widget()._repr_mimebundle_()
-        return {**data, VIEW: live[VIEW]}, metadata
+        display({VIEW: live[VIEW], "text/plain": self.picture.words}, raw=True)
+        data, metadata = self._repr_mimebundle_()
+        display(data, metadata=metadata, raw=True)
 
     def __repr__(self) -> str:
         return self.picture.words
@@ -141,7 +157,7 @@ def explore(draw: Callable[..., Shown], **controls: Slider) -> Explorer:
 def _slider(name: str, control: Slider) -> "ipywidgets.SelectionSlider":
     import ipywidgets
 
-    options = [(value if isinstance(value, str) else f"{value:g}", value) for value in control.values]
+    options = [(said(value), value) for value in control.values]
     return ipywidgets.SelectionSlider(
         options=options,
         value=control.start,

@@ -31,7 +31,7 @@ def site(tmp_path_factory):
     """Folder of the site, built from the notebooks as they are."""
     pytest.importorskip("myst_nb", reason="no Sphinx with myst-nb: pip install --editable '.[site]'")
     out = tmp_path_factory.mktemp("pages") / "site"
-    command = [sys.executable, "tools/pages/build.py", str(out)]
+    command = [sys.executable, "tools/pages/make_site.py", str(out)]
     plain = {**os.environ, "NO_COLOR": "1"}
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=plain)
     assert done.returncode == 0, done.stdout + done.stderr

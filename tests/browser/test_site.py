@@ -11,7 +11,14 @@ import pytest
 from conftest import ALL, ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").rglob("*.ipynb"))
-FEW = ["index.html", "search.html", "04_the_mixed_edge.html", "solutions/04_the_mixed_edge.html"]
+FEW = [
+    "index.html",
+    "search.html",
+    "map.html",
+    "builder.html",
+    "04_the_mixed_edge.html",
+    "solutions/04_the_mixed_edge.html",
+]
 
 
 class Elements(HTMLParser):
@@ -143,4 +150,97 @@ def test_light_and_dark(chromium, site):
     assert eyes.axe(page) == []
     page.click(".theme-toggle >> visible=true")
     assert page.evaluate("document.body.dataset.theme") == "light"
+    page.close()
+
+
+# ---- explorers
+
+
+def test_the_map_says_what_the_table_says(chromium, site):
+    import eyes
+
+    from nasedu.space import small
+    from nasedu.study import truth
+
+    mean = 100 * truth.load().mean("test_accuracy")
+    best = int(mean.argmax())
+    page = chromium.new_page(viewport=eyes.PHONE)
+    page.goto((site / "map.html").as_uri())
+    squares = page.query_selector_all(".map-grid button")
+    assert len(squares) == 125
+    names = small.architectures()
+    said = dict(one.get_attribute("aria-label").split(": ") for one in squares)
+    assert set(said) == {", ".join(one) for one in names}
+    for one, value in zip(names, mean.tolist(), strict=True):
+        assert abs(float(said[", ".join(one)].split(" %")[0]) - value) < 0.051
+    assert said[", ".join(names[best])].endswith("rank 1")
+    assert f"{', '.join(names[best])}: {mean[best]:.1f} %" in page.inner_text("#map-facts")
+    squares[0].click()
+    assert "none, none, none" in page.inner_text("#map-facts")
+    page.keyboard.press("ArrowDown")
+    assert "skip_connect, none, none" in page.inner_text("#map-facts")
+    page.close()
+
+
+def test_a_search_walks_over_the_map(chromium, site):
+    page = chromium.new_page()
+    page.goto((site / "map.html").as_uri())
+    page.click(".map-bar button")
+    page.wait_for_function("Number(document.querySelector('.map-bar input').value) >= 2")
+    assert page.inner_text(".map-bar button") == "Stop" and page.query_selector(".map-grid .here")
+    page.close()
+
+
+def test_the_builder_writes_the_python_of_its_matrix(chromium, site):
+    from nasedu.space import PUBLISHED
+
+    page = chromium.new_page()
+    page.goto((site / "builder.html").as_uri())
+
+    def matrix():
+        return page.evaluate(
+            "[...document.querySelectorAll('.builder-matrix tbody tr')]"
+            ".map(row => [...row.querySelectorAll('button')].map(one => Number(one.textContent)))"
+        )
+
+    def run() -> dict:
+        scope: dict = {}
+        exec(page.inner_text("#builder pre"), scope)
+        return scope
+
+    assert run()["matrix"].int().tolist() == matrix() == PUBLISHED["DARTS_V2"].arch()["normal"].int().tolist()
+    page.click("[aria-label='edge 0 to 2, max_pool_3x3']")
+    assert run()["genotype"].normal[0] == (("max_pool_3x3", 0), ("sep_conv_3x3", 1))
+    page.click("[aria-label='edge 0 to 2, max_pool_3x3']")
+    assert "node 2 has 1" in page.inner_text("#builder [role=status]")
+    page.locator(".builder-edge[data-row='0'] path").first.dispatch_event("click")
+    assert "A cell" in page.inner_text("#builder [role=status]")
+    page.close()
+
+
+def test_flipbooks_move_by_key_and_by_play(chromium, tmp_path):
+    import eyes
+
+    from nasedu.show.flipbook import flipbook
+    from nasedu.show.sliders import xi_explorer
+
+    path = tmp_path / "book.html"
+    head = "<!doctype html><html lang='en'><head><meta charset='utf-8'><title>book</title></head><body><main>"
+    path.write_text(f"{head}<h1>book</h1>{flipbook(xi_explorer())}</main></body></html>", encoding="utf-8")
+    page = chromium.new_page(viewport=eyes.PHONE)
+    seen = eyes.watch(page)
+    page.goto(path.as_uri())
+    slider = page.get_by_role("slider", name="ξ")
+    first = page.get_attribute("img", "alt"), page.get_attribute("img", "src")
+    assert slider.get_attribute("aria-valuetext") == "0" and "ξ = 0:" in first[0]
+    slider.press("ArrowRight")
+    assert slider.get_attribute("aria-valuetext") == "0.05" and "ξ = 0.05" in page.get_attribute("img", "alt")
+    assert page.get_attribute("img", "src") != first[1]
+    slider.press("Home")
+    assert (page.get_attribute("img", "alt"), page.get_attribute("img", "src")) == first
+    page.get_by_role("button", name="Play").click()
+    page.wait_for_function("document.querySelector('.nasedu-flip input').value >= 2")
+    page.get_by_role("button", name="Stop").click()
+    assert eyes.axe(page) == [] and eyes.too_wide(page) <= 0
+    assert not seen.errors and not seen.elsewhere
     page.close()

@@ -1,4 +1,4 @@
-"""Sphinx's settings for the course's site; `build.py` prepares the pages and calls it."""
+"""Sphinx's settings for the course's site; `make_site.py` prepares the pages and calls it."""
 
 import re
 import sys

@@ -1,6 +1,6 @@
 """Build the course's site: every notebook as a page, from the outputs that are stored in it; nothing is run.
 
-    python tools/pages/build.py [OUT]        OUT is build/site where not given
+    python tools/pages/make_site.py [OUT]        OUT is build/site where not given
 
 Sphinx with myst-nb and the furo theme. This file prepares the pages (pictures become files with their words
 as alternative text, answers are folded away), writes the package's reference, and calls Sphinx. Everything
@@ -28,6 +28,9 @@ ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
+sys.path.insert(0, str(ROOT))
+
+import explorers  # noqa: E402
 from oneclick import launch_links  # noqa: E402
 
 FLIP = "nasedu-flip"  # the class of an explorer's pictures, in an output of its own
@@ -220,10 +223,11 @@ def stage(source: Path, address: str | None) -> dict[str, int]:
         f"an exercise says what it expected and what came.\n\n```{{toctree}}\n:maxdepth: 1\n\n{toc}\n```\n",
         encoding="utf-8",
     )
+    explorers.write(source)
     words = write_glossary(ROOT / "docs" / "glossary.md", source / "glossary.md")
     n_modules = write_reference(source / "reference")
     mathjax(source / "static" / "mathjax")
-    for name in ("site.css", "site.js"):
+    for name in ("site.css", "site.js", "map.js", "builder.js"):
         shutil.copy(HERE / name, source / "static")
     return {
         "notebooks": len(names),
