@@ -15,9 +15,7 @@ from nasedu.show.cells import op_color
 from nasedu.space import small
 from nasedu.space.genotype import PUBLISHED, edges
 from nasedu.space.ops import PRIMITIVES
-from nasedu.study import truth
-
-STUDY = Path(truth.__file__).parent / "results" / "studies" / "small_space.json"
+from nasedu.study import record, truth
 
 
 def ranks(scores: torch.Tensor) -> list[int]:
@@ -43,7 +41,7 @@ def map_data() -> dict[str, Any]:
     weights = [0] * len(space)
     for row in table:
         weights[number[tuple(row.names)]] = row.parameters
-    runs = json.loads(STUDY.read_text(encoding="utf-8"))["runs"]
+    runs = record.load("small_space")
     judged = {
         "trained alone (the truth)": ranks(mean),
         "number of weights": ranks(torch.tensor(weights).float()),
@@ -53,7 +51,7 @@ def map_data() -> dict[str, Any]:
         judged[f"supernet of {method}, mean of {len(scores)} seeds"] = ranks(torch.tensor(scores).mean(dim=0))
     paths = {}
     for run in runs:
-        steps = [epoch["arch"]["cell"] for epoch in run["history"] if "arch" in epoch]
+        steps = [epoch["arch"]["cell"] for epoch in run.get("history", ()) if "arch" in epoch]
         if steps:
             found = [number[small.names_of({"cell": torch.tensor(step)})] for step in steps]
             paths[f"{run['key']['method']}, seed {run['key']['seed']}"] = found
