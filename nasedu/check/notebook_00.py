@@ -19,7 +19,7 @@ def _sorted(node: Sequence[Pair]) -> list[Pair]:
 
 @exercise("read a cell off its matrix", hint="a row is an edge input→node, the column of its 1 the operation")
 def read_nodes(node_4: Sequence[Pair], node_5: Sequence[Pair]) -> Cases:
-    """Check exercise 00.1: nodes 4 and 5 of the PC-DARTS normal cell, two (operation, input) pairs each."""
+    """Check exercise 00.2: nodes 4 and 5 of the PC-DARTS normal cell, two (operation, input) pairs each."""
     normal = PUBLISHED["PC_DARTS"].normal
     yield "node 4", _sorted(node_4), _sorted(normal[2])
     yield "node 5", _sorted(node_5), _sorted(normal[3])
@@ -33,7 +33,7 @@ FACTORS = dict(zip(PRIMITIVES, (0, 2, 3, 1, 5, 7, 11, 13), strict=True))
     "compute a node", hint='two terms: ops["skip_connect"](states[0]) and ops["sep_conv_3x3"](states[1])'
 )
 def node_three(node_3: Callable) -> Cases:
-    """Check exercise 00.2: `node_3(states, ops)` is skip_connect(x_0) + sep_conv_3x3(x_1)."""
+    """Check exercise 00.1: `node_3(states, ops)` is skip_connect(x_0) + sep_conv_3x3(x_1)."""
     stand_ins = {name: partial(torch.mul, other=factor) for name, factor in FACTORS.items()}
     what = "factors of x_0, x_1, x_2 where skip_connect gives 1 x and sep_conv_3x3 gives 5 x"
     yield what, node_3(list(torch.eye(3)), stand_ins), torch.tensor([1.0, 5.0, 0.0])

@@ -24,7 +24,7 @@ def macro_space(n_architectures: Callable[[int, int], int]) -> Cases:
 
 @exercise("how many draws", hint="n draws all miss the best share q with probability (1 - q)^n")
 def draws_needed(n_draws: Callable[[float, float], int]) -> Cases:
-    """Check exercise 01.2: the smallest n for which n draws hit the best share `q` with probability `p`."""
+    """Check exercise 01.3: the smallest n for which n draws hit the best share `q` with probability `p`."""
     for q, p in ((0.05, 0.95), (0.01, 0.95), (0.001, 0.99), (0.4, 0.3)):
         wanted = next(n for n in count(1) if 1 - (1 - q) ** n >= p)
         yield f"best {100 * q:g} % with probability {p:g}", n_draws(q, p), wanted
@@ -32,7 +32,7 @@ def draws_needed(n_draws: Callable[[float, float], int]) -> Cases:
 
 @exercise("the expected best of n", hint="P(best of n <= i-th smallest of N) = (i/N)^n; take differences")
 def best_of(expected_best: Callable[[list[float], int], float]) -> Cases:
-    """Check exercise 01.3: the mean of the largest of n draws, with replacement, from a list of results.
+    """Check exercise 01.2: the mean of the largest of n draws, with replacement, from a list of results.
 
     Dodge et al. 2019, arXiv:1909.03004, section 3.
     """
