@@ -58,6 +58,12 @@ def unmet_promises(text: str) -> list[str]:
     return [line for line in lines if there & set(re.findall(r"(?:[Nn]otebook |^\| \W*)(\d\d)\b", line))]
 
 
+def answers(cell: nbformat.NotebookNode) -> bool:
+    """Whether the cell is an answer to an exercise, folded away in JupyterLab and on the site."""
+    tags = set(cell.metadata.get("tags", []))
+    return {"solution", "hide-input"} <= tags and cell.metadata.get("jupyter", {}).get("source_hidden", False)
+
+
 def promised_seconds(text: str) -> float:
     """What the header says that the cells take on a CPU."""
     found = re.search(r"for about (\d+|a) (s|seconds|min|minutes?) on a CPU", text)
@@ -97,6 +103,16 @@ def test_the_header_tells_the_time_that_was_measured(path):
         pytest.skip("not executed yet by a tools/notebooks.py that writes down the time")
     promised = promised_seconds(prose(path))
     assert promised / 2 <= measured["seconds"] <= 2 * promised
+
+
+@each_lesson
+def test_half_of_the_exercises_stand_where_the_idea_is_met_with_a_folded_answer(path):
+    cells, met, total = notebook(path).cells, 0, 0
+    for place, cell in enumerate(cells):
+        if cell.cell_type == "markdown" and re.search(r"(?m)^#+ .*Exercise \d", cell.source):
+            total += 1
+            met += any(answers(later) for later in cells[place + 1 : place + 6])
+    assert met >= total / 2, f"{met} of {total} exercises have a folded answer below their check"
 
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim["notebook"][:2] + claim["sentence"][:40])

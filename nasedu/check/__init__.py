@@ -7,7 +7,13 @@ to write one.
 from nasedu.check.contract import equal, exercise
 from nasedu.check.notebook_00 import deep_cell, node_three, read_nodes
 from nasedu.check.notebook_01 import best_of, distinct_cells, draws_needed, macro_space
-from nasedu.check.notebook_02 import look_ahead, resting_point, second_order, toy_hypergradients
+from nasedu.check.notebook_02 import (
+    look_ahead,
+    one_step_ahead,
+    resting_point,
+    second_order,
+    toy_hypergradients,
+)
 from nasedu.check.notebook_03 import child_size, expected_updates, kendall_tau
 from nasedu.check.notebook_04 import alpha_gradient, merged_filter, mixed_edge, same_padding
 from nasedu.check.notebook_05 import cell_loop, derived_forward, edge_row, operation_weights
@@ -65,6 +71,7 @@ __all__ = [
     "new_time",
     "node_margin",
     "node_three",
+    "one_step_ahead",
     "operation_weights",
     "own_model",
     "pareto_front",

@@ -50,11 +50,27 @@ def _exact(train: Loss, val: Loss, w: Tensor, a: Tensor, xi: float, *rest: float
 
 
 @exercise(
+    "one step ahead",
+    tolerance=1e-7,
+    hint="w' = w - xi * grad(train_loss(w, a), w, create_graph=True)[0]; then the gradient of val_loss(w', a)",
+)
+def one_step_ahead(answer: Callable) -> Cases:
+    """Check exercise 02.1: `answer(train_loss, val_loss, w, a, xi)` is the slope of L_val(w'(a), a) in a."""
+    toy, w, a, none = (_toy_train, _toy_val), _double(1.5), _double(0.5), _double(0.0)
+    first = hypergrad.first_order(_in_dicts(_toy_val), {"w": w}, {"a": a})["a"]
+    yield "xi = 0 is first order", answer(*toy, w, a, 0.0), first
+    yield "the toy, by both roads", answer(*toy, w, a, 0.25), _exact(*toy, w, a, 0.25, b=none)
+    train, val, w, a, b = _smooth_losses()
+    expected = _exact(train, val, w, a, 0.1, b=torch.zeros_like(b))
+    yield "on six weights and three alphas", answer(train, val, w, a, 0.1), expected
+
+
+@exercise(
     "a toy of your own",
     hint="w*(a) = 3a, and w' = w - 2 xi (w - 3a), which changes by 6 xi for each unit of a",
 )
 def toy_hypergradients(answer: Callable) -> Cases:
-    """Check exercise 02.1: `answer(a, w, xi)` is first order, unrolled, and the slope of L_val(w*(a), a)."""
+    """Check exercise 02.2: `answer(a, w, xi)` is first order, unrolled, and the slope of L_val(w*(a), a)."""
 
     def train(w: Tensor, a: Tensor) -> Tensor:
         return (w - 3 * a) ** 2
@@ -78,7 +94,7 @@ def toy_hypergradients(answer: Callable) -> Cases:
     "the second-order step", tolerance=1e-6, hint="v and the direct term belong to w'; H is taken around w"
 )
 def second_order(answer: Callable) -> Cases:
-    """Check exercise 02.2: the arguments of `my_second_order` in, DARTS's eq. 6-8 out."""
+    """Check exercise 02.4: the arguments of `my_second_order` in, DARTS's eq. 6-8 out."""
     toy, w, a, none = (_toy_train, _toy_val), _double(1.5), _double(0.5), _double(0.0)
     first = hypergrad.first_order(_in_dicts(_toy_val), {"w": w}, {"a": a})["a"]
     yield "xi = 0 is first order", answer(*toy, w, a, 0.0, 0.0, none, 0.0), first
@@ -130,7 +146,7 @@ def second_order(answer: Callable) -> Cases:
     hint="at rest b = 0 and w' = w, so w - 2 + 2 xi a = 0; w is 2a / (2 + weight decay)",
 )
 def resting_point(answer: Callable) -> Cases:
-    """Check exercise 02.3: `answer(xi, momentum, weight_decay)` is the a where the toy search rests."""
+    """Check exercise 02.5: `answer(xi, momentum, weight_decay)` is the a where the toy search rests."""
     for xi, momentum, decay in (
         (0.0, 0.0, 0.0),
         (0.25, 0.0, 0.0),
@@ -148,7 +164,7 @@ def resting_point(answer: Callable) -> Cases:
     hint="each step starts from the weights of the last, and nothing is detached",
 )
 def look_ahead(answer: Callable) -> Cases:
-    """Check exercise 02.4: `answer(train_loss, val_loss, w, a, xi, steps)` looks all the steps ahead."""
+    """Check exercise 02.3: `answer(train_loss, val_loss, w, a, xi, steps)` looks all the steps ahead."""
     train, val, w, a, b = _smooth_losses()
     yield (
         "one step is `exact`",

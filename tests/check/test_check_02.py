@@ -131,3 +131,19 @@ def test_the_search_does_rest_where_the_check_of_the_resting_point_says(xi, mome
         b = momentum * b + 2 * (w - a) + weight_decay * w
         w = w - 0.05 * b
     assert a.item() == pytest.approx(rest(xi, momentum, weight_decay), abs=1e-9)
+
+
+def test_one_step_ahead():
+    def right(train, val, w, a, xi):
+        w, a = (t.detach().requires_grad_() for t in (w, a))
+        ahead = w - xi * torch.autograd.grad(train(w, a), w, create_graph=True)[0]
+        return torch.autograd.grad(val(ahead, a), a)[0]
+
+    def direct_only(train, val, w, a, xi):
+        w, a = (t.detach().requires_grad_() for t in (w, a))
+        ahead = w - xi * torch.autograd.grad(train(w, a), w)[0]
+        return torch.autograd.grad(val(ahead, a), a)[0]
+
+    assert check.one_step_ahead(right)
+    assert not check.one_step_ahead(direct_only)
+    assert not check.one_step_ahead(lambda train, val, w, a, xi: right(train, val, w, a, 0.0))
