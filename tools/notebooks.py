@@ -2,6 +2,7 @@
 
 python tools/notebooks.py build SRC.py DEST.ipynb   from a jupytext percent file (needs jupytext)
 python tools/notebooks.py execute NB.ipynb ...      run in place, in NASEDU_PROFILE (laptop where unset)
+python tools/notebooks.py frames NB.ipynb ...       only make the explorers' flip-books anew, by a quick run
 python tools/notebooks.py shot NB.ipynb OUT.png     pictures of the page: OUT-00.png, ... (needs Chromium)
 """
 
@@ -134,6 +135,39 @@ def execute(path: Path, cell_timeout: int) -> None:
     print(f"{path}: {seconds:.0f} s, profile {os.environ['NASEDU_PROFILE']}")
 
 
+# ---- frames
+
+
+def frames(path: Path, cell_timeout: int) -> None:
+    """Give a notebook's explorers their flip-books by a run in the ci profile, and leave all else as it was.
+
+    A flip-book is kept only where its first picture says the very words that stand in the notebook: then it
+    shows the same thing. Where it shows what was measured, in another profile, only `execute` will do.
+    """
+    from nbclient import NotebookClient
+
+    os.environ |= {"NASEDU_PROFILE": "ci", "NASEDU_FRAMES": "1", "PYTHONHASHSEED": "0"}
+    notebook = nbformat.read(path, as_version=4)
+    scratch = nbformat.read(path, as_version=4)
+    place = {"metadata": {"path": str(path.resolve().parent)}}
+    NotebookClient(scratch, timeout=cell_timeout, kernel_name="python3", resources=place).execute()
+    made = refused = 0
+    for cell, ran in zip(notebook.cells, scratch.cells, strict=True):
+        for output in ran.get("outputs", []):
+            data = output.get("data", {})
+            if "nasedu-flip" not in data.get("text/html", ""):
+                continue
+            kept = next((o for o in cell.outputs if "text/plain" in o.get("data", {})), None)
+            if kept is None or kept.data["text/plain"] != data["text/plain"]:
+                refused += 1
+                continue
+            at = cell.outputs.index(kept)
+            cell.outputs[at] = nbformat.v4.new_output("display_data", dict(data))
+            made += 1
+    save(notebook, path)
+    print(f"{path}: {made} flip-books, {refused} that only `execute` can make")
+
+
 # ---- shot
 
 
@@ -201,6 +235,9 @@ def main() -> None:
     command = commands.add_parser("execute")
     command.add_argument("notebooks", type=Path, nargs="+")
     command.add_argument("--cell-timeout", type=int, default=600, help="seconds (600)")
+    command = commands.add_parser("frames")
+    command.add_argument("notebooks", type=Path, nargs="+")
+    command.add_argument("--cell-timeout", type=int, default=600, help="seconds (600)")
     command = commands.add_parser("shot")
     command.add_argument("notebook", type=Path)
     command.add_argument("out", type=Path)
@@ -210,6 +247,9 @@ def main() -> None:
     elif arguments.command == "execute":
         for path in arguments.notebooks:
             execute(path, arguments.cell_timeout)
+    elif arguments.command == "frames":
+        for path in arguments.notebooks:
+            frames(path, arguments.cell_timeout)
     else:
         shot(arguments.notebook, arguments.out)
 
