@@ -1,12 +1,23 @@
 """The registry of methods: each is searched the same way, and a new one is one class and one entry."""
 
+import inspect
 import json
 
 import pytest
 import torch
 from torch import nn
 
-from nasedu import CNN, EnasTrainer, Genotype, History, accuracy, get_dataset
+from nasedu import (
+    CNN,
+    DartsTrainer,
+    EnasTrainer,
+    Genotype,
+    History,
+    RandomSearch,
+    StandaloneTrainer,
+    accuracy,
+    get_dataset,
+)
 from nasedu.search import METHODS, Method, SearchTrainer, build, registry
 from nasedu.space import check_arch, discretise, random_arch, read
 
@@ -99,3 +110,11 @@ def test_rates_are_taken_where_they_fit_and_arguments_always():
         built("random", ctrl_lr=0.1)
     with pytest.raises(ValueError, match="no method 'DART'; there are DARTS 1st, .*random"):
         build("DART")
+
+
+@pytest.mark.parametrize("trainer", [DartsTrainer, EnasTrainer, RandomSearch, StandaloneTrainer])
+def test_a_trainer_says_all_its_arguments_by_name(trainer):
+    arguments = inspect.signature(trainer).parameters
+    wanted = {"seed", "checkpoint", "checkpoint_every", "callbacks", "progress", "augment"}
+    assert wanted <= set(arguments) and not any(a.kind is a.VAR_KEYWORD for a in arguments.values())
+    assert trainer is StandaloneTrainer or "scheduler" in arguments  # which has a schedule by the step
