@@ -70,8 +70,8 @@ MANY_SEEDS = replace(
         "DARTS 1st": {"arc_learning_rate": 0.02},
         "DARTS 2nd": {"arc_learning_rate": 0.02, "epochs": 2},
         "PC-DARTS": {"arc_learning_rate": 0.02, "epochs": 6},
-        "GDAS": {"arc_learning_rate": 0.02, "epochs": 13},
-        "ENAS": {**SMALL_SPACE.methods["ENAS"], "epochs": 12},
+        "GDAS": {"arc_learning_rate": 0.02, "epochs": 16},
+        "ENAS": {**SMALL_SPACE.methods["ENAS"], "epochs": 13},
         "random": {"epochs": 20, "n_candidates": 30},
     },
 )  # fmt: skip
