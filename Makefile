@@ -13,8 +13,11 @@ help: ## say what there is
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /	/' | while IFS="$$(printf '\t')" read -r name what; do \
 		printf '  make %-10s %s\n' "$$name" "$$what"; done
 
+# The shell is given what was typed as variables, so that spaces, quotes and $ in it stay what they are.
+run: export NASEDU_RUN_DATA := $(value DATA)
+run: export NASEDU_RUN_OUT := $(value OUT)
 run: $(VENV)/.run ## search a cell and write it, drawn, to build/ (DATA=folder: on your own images)
-	$(PY) -m nasedu run $(if $(DATA),--data "$(DATA)") --out "$(OUT)"
+	$(PY) -m nasedu run $(if $(value DATA),--data="$$NASEDU_RUN_DATA") --out="$$NASEDU_RUN_OUT"
 
 lab: $(VENV)/.lab ## open the notebooks in JupyterLab
 	$(PY) -m jupyterlab notebooks

@@ -157,7 +157,7 @@ def _record(given: argparse.Namespace) -> int:
         for flag in ("images", "pixels", "epochs", "channels", "layers", "batch_size", "seed", "threads")
     )
     command = f"python -m nasedu record {given.method} --data {given.data} {flags} --out {out.name}"
-    new = Record(out.stem, recipe, truth.described(datasets), command)
+    new = Record(out.stem, recipe, truth.described((train, valid)), command)
     try:
         made = conduct(new, out, [{"method": method, "seed": given.seed}], search, progress=False)
     except KeyboardInterrupt:

@@ -8,6 +8,12 @@ from typing import Any
 
 import torch
 
+from nasedu.errors import NaseduError
+
+
+class ProfileError(NaseduError, ValueError, RuntimeError):
+    """NASEDU_PROFILE names no profile, or one that this machine can't run; the message says which it can."""
+
 
 @dataclass(frozen=True)
 class Profile:
@@ -26,8 +32,11 @@ class Profile:
     draws: int  # random architectures, each trained from scratch
     seeds: int  # repetitions where a result has a spread
     table_seeds: int  # of a search in the truth table, which trains nothing
-    run_images: int  # of `make run`, which has five minutes for both of its searches
-    run_epochs: int
+    run_images: int  # of `make run`, which has five minutes for two searches and the trainings of four cells
+    run_epochs: int  # of its DARTS search
+    run_enas_epochs: int  # of its ENAS search, the last three with updates of the controller
+    run_train_epochs: int  # of each training from scratch
+    run_seeds: int  # trainings of each cell
 
     @property
     def device(self) -> torch.device:
@@ -62,6 +71,9 @@ TABLE: dict[str, tuple[Any, Any, Any]] = {
     "table_seeds":  (200,        5_000,  5_000),
     "run_images":   (200,        4_000,  20_000),
     "run_epochs":   (1,          5,      10),
+    "run_enas_epochs":  (2,      15,     30),
+    "run_train_epochs": (1,      4,      10),
+    "run_seeds":        (1,      2,      3),
 }
 # fmt: on
 
@@ -74,18 +86,18 @@ PROFILES = {
 def profile() -> Profile:
     """Return the row that NASEDU_PROFILE names; unset or empty: `gpu` where torch sees one, else `laptop`.
 
-    Raises ValueError for an unknown name, and RuntimeError for `gpu` on a machine where torch sees none.
+    Raises ProfileError for an unknown name, and for `gpu` on a machine where torch sees none.
     """
     name = os.environ.get("NASEDU_PROFILE", "")
     if not name:
         name = "gpu" if torch.cuda.is_available() else "laptop"
     if name not in PROFILES:
-        raise ValueError(
+        raise ProfileError(
             f"NASEDU_PROFILE is {name!r}, which is no profile: "
             f"use one of {', '.join(NAMES)}, or unset it to take what fits this machine"
         )
     if name == "gpu" and not torch.cuda.is_available():
-        raise RuntimeError(
+        raise ProfileError(
             "NASEDU_PROFILE is 'gpu', but torch sees no CUDA device: "
             "unset it or use 'laptop', or install a torch built for your GPU (https://pytorch.org/get-started)"
         )

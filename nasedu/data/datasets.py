@@ -174,20 +174,22 @@ def get_dataset(
     subset: int | tuple[int, int] | None = None,
     seed: int = 0,
     input_size: int = 32,
+    at_most: bool = False,
 ) -> Pair:
     """(train, valid) of "cifar10", "shapes10", an image folder (train/<class>/*.jpg, test/...), or "auto".
 
     `subset`: n training and at most n validation images, or a pair of numbers; each class equally often,
-    chosen by `seed`. Images come as squares of `input_size` pixels. "cifar10" looks in `root` or
-    $NASEDU_DATA, else in the cache folder, and downloads if it must. "auto" takes `root` or $NASEDU_DATA if
-    there is one, else CIFAR-10 if it is at hand or can be fetched, else shapes10, and prints which it took
-    and why. Raises DatasetError, or DownloadError if CIFAR-10 cannot be had.
+    chosen by `seed`; `at_most`: or all, where there are fewer, and an image folder without test/ has every
+    fifth image of train/ held out. Images come as squares of `input_size` pixels. "cifar10" looks in
+    `root` or $NASEDU_DATA, else in the cache folder, and downloads if it must. "auto" takes `root` or
+    $NASEDU_DATA if there is one, else CIFAR-10 if it is at hand or can be fetched, else shapes10, and prints
+    which it took and why. Raises DatasetError, or DownloadError if CIFAR-10 cannot be had.
     """
     if input_size < 8:
         raise DatasetError(f"input_size={input_size}; wanted 8 pixels or more")
     if name == "auto":
         name, root, why = _choose(root)
-        train, valid = get_dataset(name, root, subset, seed, input_size)
+        train, valid = get_dataset(name, root, subset, seed, input_size, at_most)
         print(f"data: {train.source}: {len(train):,} training, {len(valid):,} validation images ({why})")
         return train, valid
     if name == "shapes10":
@@ -197,14 +199,14 @@ def get_dataset(
         if not is_image_folder(path):
             return _cifar10(download.cifar10_folder(path), subset, seed, input_size)
         print(f'data: "cifar10" is read from the image folder {path}, not from the official files')
-        return read_folder(path, subset, seed, input_size)
+        return read_folder(path, subset, seed, input_size, at_most)
     path = Path(name).expanduser()
     if (path / download.CIFAR10_FOLDER).is_dir() or (path / download.CIFAR10_ARCHIVE).is_file():
         return _cifar10(download.cifar10_folder(path), subset, seed, input_size)
     if not path.is_dir():
         wanted = "'cifar10', 'shapes10', 'auto', or a folder with train/<class>/*.jpg and test/<class>/*.jpg"
         raise DatasetError(f"no dataset and no folder {str(name)!r}; wanted {wanted}")
-    return read_folder(path, subset, seed, input_size)
+    return read_folder(path, subset, seed, input_size, at_most)
 
 
 def _choose(root: str | Path | None) -> tuple[str | Path, Path | None, str]:

@@ -242,11 +242,15 @@ def balanced_order(labels: Sequence[int], seed: int = 0) -> np.ndarray:
     return np.lexsort((y, turn))
 
 
-def sizes(subset: int | tuple[int, int] | None, n_train: int, n_valid: int, what: str) -> tuple[int, int]:
+def sizes(
+    subset: int | tuple[int, int] | None, n_train: int, n_valid: int, what: str, at_most: bool = False
+) -> tuple[int, int]:
     """Numbers of training and validation images that `subset` asks for, out of those there are."""
     if subset is None:
         return n_train, n_valid
     wanted = (subset, min(subset, n_valid)) if isinstance(subset, int) else subset
+    if at_most:
+        wanted = min(wanted[0], n_train), min(wanted[1], n_valid)
     for got, most, split in zip(wanted, (n_train, n_valid), ("training", "validation"), strict=True):
         if not 0 < got <= most:
             raise DatasetError(f"subset={subset} asks for {got} {split} images of {what}; wanted 1 to {most}")
@@ -259,21 +263,32 @@ def is_image_folder(path: Path) -> bool:
 
 
 def read_folder(
-    root: Path, subset: int | tuple[int, int] | None, seed: int, size: int
+    root: Path, subset: int | tuple[int, int] | None, seed: int, size: int, at_most: bool = False
 ) -> tuple[ImageDataset, ImageDataset]:
-    """Read (train, valid) from root/train/<class>/*.{png,jpg} and root/test/...; decodes only the subset."""
+    """Read (train, valid) from root/train/<class>/*.{png,jpg} and root/test/...; decodes only the subset.
+
+    With `at_most` a folder without test/ has every fifth image of train/ held out, as `source` then says.
+    """
     files, labels, classes = _scan(root, "train")
-    test_files, test_labels, test_classes = _scan(root, "test")
+    source = f"image folder {root}"
+    if at_most and not (root / "test").exists():
+        order = balanced_order(labels, seed)
+        held, rest = order[: len(order) // 5], order[len(order) // 5 :]
+        test_files, test_labels, test_classes = [files[i] for i in held], [labels[i] for i in held], classes
+        files, labels = [files[i] for i in rest], [labels[i] for i in rest]
+        source += f", {len(held):,} images of train/ held out, since there is no test/"
+    else:
+        test_files, test_labels, test_classes = _scan(root, "test")
     if classes != test_classes:
         lone = ", ".join(sorted(set(classes) ^ set(test_classes)))
         raise DatasetError(
             f"{root}: train/ and test/ must hold the same classes; only one of them holds {lone}"
         )
-    n_train, n_valid = sizes(subset, len(files), len(test_files), str(root))
+    n_train, n_valid = sizes(subset, len(files), len(test_files), str(root), at_most)
     order, test_order = balanced_order(labels, seed)[:n_train], balanced_order(test_labels, seed)[:n_valid]
     x = _decode([files[i] for i in order] + [test_files[i] for i in test_order], size)
     y, test_y = torch.tensor(labels)[order], torch.tensor(test_labels)[test_order]
-    train = ImageDataset(x[:n_train], y, classes, root.absolute().name, f"image folder {root}")
+    train = ImageDataset(x[:n_train], y, classes, root.absolute().name, source)
     return train, train.like(x[n_train:], test_y)
 
 

@@ -164,14 +164,19 @@ def cell_search(recipe: Recipe, datasets: Datasets) -> Run:
     return run
 
 
-def train_cell(recipe: Recipe, datasets: Datasets, cell: Genotype, seed: int) -> dict[str, Any]:
-    """Train one cell from scratch with one seed: its weights, its test accuracy, its history."""
+def train_cell(
+    recipe: Recipe, datasets: Datasets, cell: Genotype, seed: int, **options: Any
+) -> dict[str, Any]:
+    """Train one cell from scratch with one seed: its weights, its test accuracy, its history.
+
+    `options` go to the trainer (progress, device, ...).
+    """
     train, valid, test = datasets
     torch.manual_seed(seed)
     network = Network(
         cell, recipe.channels, len(train.classes), recipe.layers, in_channels=train.images.shape[1]
     )
-    trainer = recipe.training(network, train, valid, seed)
+    trainer = recipe.training(network, train, valid, seed, **options)
     history = trainer.fit_to_the_end()
     return {
         "parameters": n_parameters(network),

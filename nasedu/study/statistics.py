@@ -4,6 +4,7 @@ The bootstrap (Efron, Annals of Statistics 7, 1979) draws n of the n things with
 and looks how the number of interest scatters; the interval is the middle 95 % of that. See notebook 03.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import combinations
 from typing import NamedTuple
@@ -117,3 +118,15 @@ def noise_ceiling(values: Tensor) -> float:
         rest = [seed for seed in seeds if seed not in half]
         taus.append(kendall_tau(values[:, list(half)].mean(1), values[:, rest].mean(1)))
     return sum(taus) / len(taus)
+
+
+def binomial_interval(share: float, n: int, z: float = 1.96) -> Interval:
+    """(share, low, high): where the true share may lie if n draws gave `share` (95 %; Wilson, JASA 22, 1927).
+
+    An accuracy measured on n images is such a share; other images would give another.
+    """
+    if n < 1 or not 0 <= share <= 1:
+        raise ValueError(f"wanted a share from 0 to 1 of 1 or more draws, got {share} of {n}")
+    middle, wide = share + z**2 / (2 * n), z * math.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2)
+    scale = 1 + z**2 / n
+    return Interval(share, (middle - wide) / scale, (middle + wide) / scale)

@@ -46,7 +46,8 @@ SMALL = Recipe(
 def described(parts: Sequence[ImageDataset]) -> str:
     """The images of `Recipe.datasets` in a line: name, how many, and a checksum that no path changes."""
     counts = " + ".join(f"{len(part):,}" for part in parts)
-    return f"{parts[0].name}, {counts} images (training + validation + test), {checksum(*parts)}"
+    kinds = "training + validation + test" if len(parts) == 3 else "training + test"
+    return f"{parts[0].name}, {counts} images ({kinds}), {checksum(*parts)}"
 
 
 @dataclass(frozen=True)
