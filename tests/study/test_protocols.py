@@ -12,7 +12,7 @@ from nasedu.space import small
 from nasedu.space.genotype import PUBLISHED, Genotype
 from nasedu.space.network import Network, n_parameters
 from nasedu.study import protocols, record, truth
-from nasedu.study.protocols import CELL_SEARCH, EQUAL_COST, SMALL_SPACE, cells_of, retrain
+from nasedu.study.protocols import CELL_SEARCH, EQUAL_COST, SMALL_SPACE, STUDIES, cells_of, retrain
 from nasedu.study.recipe import Recipe
 from nasedu.study.record import Record, RecordError
 
@@ -222,3 +222,17 @@ def test_both_were_made_on_the_images_of_the_truth_table():
     assert {shipped(name).data for name in ("small_space", "cell_search", "retrain")} == {
         table.provenance["data"]
     }
+
+
+def test_the_many_seeds_cost_the_same_for_every_method():
+    found = shipped("many_seeds")
+    assert found.recipe == STUDIES["many_seeds"].recipe and found.data == shipped("small_space").data
+    whole = min(len(found.select(method=method)) for method in found.recipe.methods)
+    assert whole >= 9
+    costs = [
+        sum(row["seconds"] for row in found.select(method=method)[:whole]) / whole
+        for method in found.recipe.methods
+    ]
+    middle = sum(costs) / len(costs)
+    assert all(abs(cost / middle - 1) < 0.1 for cost in costs), costs
+    assert all(tuple(row["names"]) in small.architectures() for row in found)
