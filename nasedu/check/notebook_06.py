@@ -38,7 +38,7 @@ def _loss(model: nn.Module, alpha: Alpha, x: Tensor, y: Tensor) -> Tensor:
     tolerance=1e-4,
 )
 def alpha_step(answer: Callable) -> Cases:
-    """Check exercise 06.1: `answer(model, alpha, optimizer, x, y)` steps the logits and nothing else."""
+    """Check exercise 06.2: `answer(model, alpha, optimizer, x, y)` steps the logits and nothing else."""
     model, alpha, x, y = _start()
     loss = _loss(copy.deepcopy(model), alpha, x, y)
     expected = _stepped(alpha, loss, 0.5)
@@ -58,7 +58,7 @@ def alpha_step(answer: Callable) -> Cases:
 
 @exercise("a joint step", hint="one backward pass; clear both gradients before it", tolerance=1e-4)
 def joint_step(answer: Callable) -> Cases:
-    """Check exercise 06.2: `answer(model, alpha, sgd, adam, x, y)` steps weights and logits on one batch."""
+    """Check exercise 06.3: `answer(model, alpha, sgd, adam, x, y)` steps weights and logits on one batch."""
     model, alpha, x, y = _start()
     twin = copy.deepcopy(model)
     loss = _loss(twin, alpha, x, y)
@@ -77,7 +77,7 @@ def joint_step(answer: Callable) -> Cases:
 
 @exercise("mean entropy", hint="-(p * log p).sum(-1).mean() / ln 2, with log p from log_softmax")
 def mean_entropy(answer: Callable[[Tensor], Tensor | float]) -> Cases:
-    """Check exercise 06.3: `answer(logits)` is the mean entropy of the softmaxed rows, in bits."""
+    """Check exercise 06.1: `answer(logits)` is the mean entropy of the softmaxed rows, in bits."""
     yield "equal logits have entropy 3 bits", float(answer(torch.zeros(3, 8))), 3.0
     yield "one row decided, one not", float(answer(torch.tensor([[50.0, 0.0], [0.0, 0.0]]))), 0.5
     yield "logits of 200", float(answer(torch.tensor([[200.0, 0.0, -200.0]]))), 0.0

@@ -73,7 +73,7 @@ def genotype_matrix(answer: Callable) -> Cases:
     hint="for both kept edges: best minus second best operation; and second minus third strongest edge",
 )
 def node_margin(answer: Callable) -> Cases:
-    """Check exercise 07.3: `answer(rows)` is the smallest lead among the decisions at a node."""
+    """Check exercise 07.4: `answer(rows)` is the smallest lead among the decisions at a node."""
     rows = _rows({SEP3: 0.5, SKIP: 0.3}, {MAX: 0.4, SKIP: 0.25})
     yield "two edges: only operations compete", answer(rows), 0.15
     rows = _rows({SEP3: 0.5, SKIP: 0.3}, {MAX: 0.4, SKIP: 0.2}, {SEP5: 0.37, SKIP: 0.36})
@@ -88,7 +88,7 @@ def node_margin(answer: Callable) -> Cases:
     "the discretisation gap", hint="the same model twice: with `arch`, and with Genotype.derive(arch).arch()"
 )
 def gap(answer: Callable) -> Cases:
-    """Check exercise 07.4: `answer(model, arch, x, y)`: accuracy with `arch`, minus that when cut."""
+    """Check exercise 07.3: `answer(model, arch, x, y)`: accuracy with `arch`, minus that when cut."""
     generator = torch.Generator().manual_seed(0)
     arch = {label: torch.randn(14, 8, generator=generator).softmax(dim=1) for label in ("normal", "reduce")}
     cut = Genotype.derive(arch).arch()

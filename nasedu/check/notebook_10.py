@@ -14,7 +14,7 @@ from nasedu.data.datasets import seeded
     hint="2 * (inv_cdf(1 - level / 2) + inv_cdf(power))**2 * (variance of a cell's mean) / d**2, rounded up",
 )
 def runs_needed(answer: Callable[..., int]) -> Cases:
-    """Check exercise 10.1: `answer(d, var_search, var_training, s, level, power)` searches, rounded up."""
+    """Check exercise 10.2: `answer(d, var_search, var_training, s, level, power)` searches, rounded up."""
     yield "one point, variances 0.5 and 0.5: Lehr's 16", answer(1.0, 0.5, 0.5), 16
     yield "half a point costs four times as much", answer(0.5, 0.5, 0.5), 63
     yield "four trainings of each cell", answer(1.0, 0.5, 0.5, 4), 10
@@ -25,7 +25,7 @@ def runs_needed(answer: Callable[..., int]) -> Cases:
 
 @exercise("an interval that knows about cells", hint="a[draw_a].mean(dim=(1, 2)), less the same of b")
 def difference_interval(answer: Callable[[Tensor, Tensor, Tensor, Tensor], Sequence[float]]) -> Cases:
-    """Check exercise 10.2: `answer(a, b, draw_a, draw_b)` is the cluster bootstrap's interval of 95 %."""
+    """Check exercise 10.1: `answer(a, b, draw_a, draw_b)` is the cluster bootstrap's interval of 95 %."""
     a, b = (
         torch.tensor([[60.0, 61.0], [64.0, 65.0]]),
         torch.tensor([[60.0, 62.0], [58.0, 60.0], [61.0, 61.0]]),

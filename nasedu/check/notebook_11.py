@@ -42,7 +42,7 @@ def same_function(answer: Callable[[Names], Any]) -> Cases:
 
 @exercise("the best of k, without replacement", hint="sum of v_i * comb(i - 1, k - 1) / comb(N, k), v sorted")
 def best_without_replacement(answer: Callable[[Sequence[float], int], float]) -> Cases:
-    """Check exercise 11.2: `answer(values, k)` is the expected largest of k different ones of the list."""
+    """Check exercise 11.3: `answer(values, k)` is the expected largest of k different ones of the list."""
     values = [3.0, 1.0, 2.0]
     yield "k = 1 is the mean", answer(values, 1), 2.0
     yield "two of 1, 2, 3: (2 + 3 + 3) / 3", answer(values, 2), 8 / 3
@@ -56,7 +56,7 @@ def best_without_replacement(answer: Callable[[Sequence[float], int], float]) ->
 
 @exercise("the permutation test", hint="share of all choices of len(a) runs whose |mean - mean| is as large")
 def permutation_test(answer: Callable[[Sequence[float], Sequence[float]], float]) -> Cases:
-    """Check exercise 11.3: `answer(a, b)` is the two-sided p-value of equal means over all ways to deal."""
+    """Check exercise 11.2: `answer(a, b)` is the two-sided p-value of equal means over all ways to deal."""
     yield "one against one: both ways are as far apart", answer([1.0], [2.0]), 1.0
     yield "two against two, apart: 2 of 6 ways", answer([1.0, 2.0], [3.0, 4.0]), 1 / 3
     yield "the same, the other way round", answer([3.0, 4.0], [1.0, 2.0]), 1 / 3

@@ -17,7 +17,7 @@ from nasedu.space.choice import InputChoice, LayerChoice, points, random_arch
 
 @exercise("an input choice", hint="start the sum with torch.zeros_like(inputs[0])")
 def input_choice(answer: Callable[[Sequence[Tensor], Sequence[int]], Tensor]) -> Cases:
-    """Check exercise 14.1: `answer(inputs, chosen)` adds the chosen inputs, or gives zeros."""
+    """Check exercise 14.2: `answer(inputs, chosen)` adds the chosen inputs, or gives zeros."""
     inputs = [torch.full((2, 3), float(i)) for i in (1, 10, 100)]
     yield "two of three", answer(inputs, [0, 2]), torch.full((2, 3), 101.0)
     yield "one of three", answer(inputs, [1]), torch.full((2, 3), 10.0)
@@ -27,7 +27,7 @@ def input_choice(answer: Callable[[Sequence[Tensor], Sequence[int]], Tensor]) ->
 
 @exercise("a virtual step", hint="{name: weight.detach() - lr * gradient[name] for name, weight in ...}")
 def virtual_step(answer: Callable[[nn.Module, Mapping[str, Tensor], float], Mapping[str, Tensor]]) -> Cases:
-    """Check exercise 14.2: `answer(model, gradient, lr)` is the dict of stepped weights; the model stays."""
+    """Check exercise 14.3: `answer(model, gradient, lr)` is the dict of stepped weights; the model stays."""
     model = nn.Linear(2, 1)
     start = {"weight": torch.tensor([[1.0, 2.0]]), "bias": torch.tensor([3.0])}
     model.load_state_dict(start)
@@ -41,7 +41,7 @@ def virtual_step(answer: Callable[[nn.Module, Mapping[str, Tensor], float], Mapp
 
 @exercise("a space of your own", hint="see `Own` in section 7; both inputs of the InputChoice need one shape")
 def own_model(answer: Callable[[], nn.Module]) -> Cases:
-    """Check exercise 14.3: `answer()` is a module with points "first" and "merge" that can be searched."""
+    """Check exercise 14.1: `answer()` is a module with points "first" and "merge" that can be searched."""
     model = answer()
     found = {label: rows[0] for label, rows in points(model).items()}
     yield "the labels of its decision points", sorted(found), ["first", "merge"]
