@@ -17,7 +17,6 @@ HERE = Path(__file__).resolve()
 ROOT = next(folder for folder in HERE.parents if (folder / "pyproject.toml").exists())
 LESSONS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 CLAIMS = tomllib.loads((HERE.parent / "prose.toml").read_text(encoding="utf-8")).get("claim", [])
-AT_THE_END = {"06", "07", "09", "10", "14"}  # whose exercises have not yet moved into the text
 each_lesson = pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
 
 
@@ -109,8 +108,6 @@ def test_the_header_tells_the_time_that_was_measured(path):
 @each_lesson
 def test_half_of_the_exercises_stand_where_the_idea_is_met_with_a_folded_answer(path):
     cells, met, total = notebook(path).cells, 0, 0
-    if path.stem[:2] in AT_THE_END:
-        pytest.skip("its exercises still stand at the end")
     for place, cell in enumerate(cells):
         if cell.cell_type == "markdown" and re.search(r"(?m)^#+ .*Exercise \d", cell.source):
             total += 1
