@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nasedu.space import fast
 from nasedu.space.choice import Arch, LayerChoice, check_shapes
 from nasedu.space.fast_ops import FactorizedReduce
 from nasedu.space.genotype import edges
@@ -66,13 +67,15 @@ class PartialEdge(nn.Module):
 
     def weighted_sum(self, x: Tensor, arch: Arch) -> Tensor | int:
         """As `forward`, but the number 0 for an edge that is not there."""
-        part = self._part(x)
-        mixed = self.choice.weighted_sum(part, arch)
-        weights = self.choice.weights(arch)
+        return self.rejoin(self.choice.weighted_sum(self._part(x), arch), x, arch)
+
+    def rejoin(self, mixed: Tensor | int, x: Tensor, arch: Arch) -> Tensor | int:
+        """The sum over the operations (0: none is run) and the channels of x that passed by, shuffled."""
         if not isinstance(mixed, Tensor):
+            weights = self.choice.weights(arch)
             if self.k == 1 or all(isinstance(weight, float) and weight == 0.0 for weight in weights):
                 return 0
-            mixed = torch.zeros_like(part[:, :, :: self.stride, :: self.stride])  # "none" was chosen
+            mixed = torch.zeros_like(self._part(x)[:, :, :: self.stride, :: self.stride])  # "none" was chosen
         return self._with_the_rest(mixed, x, arch)
 
     def _part(self, x: Tensor) -> Tensor:
@@ -138,9 +141,10 @@ class Cell(nn.Module):
         n_nodes: int = 4,
         ops: Sequence[str] = PRIMITIVES,
         partial: int = 1,
+        fast: bool | None = None,
     ):
         super().__init__()
-        self.n_nodes = n_nodes
+        self.n_nodes, self.fast = n_nodes, fast
         self.label = "reduce" if reduction else "normal"
         self.preprocess = preprocess_of(c_prev_prev, c_prev, channels, reduction_prev, affine=False)
         self.zero = Zero(2 if reduction else 1)
@@ -151,6 +155,8 @@ class Cell(nn.Module):
 
     def forward(self, s0: Tensor, s1: Tensor, arch: Arch) -> Tensor:
         """(B, c_prev_prev, ., .), (B, c_prev, H, W) -> (B, n_nodes x channels, H, W); reduction: H/2, W/2."""
+        if fast.applies(self, s0, s1, arch):
+            return fast.forward(self, s0, s1, arch)
         states = [self.preprocess[0](s0), self.preprocess[1](s1)]
         rows = cast(Iterator[MixedEdge | PartialEdge], iter(self.edges))
         for _ in range(self.n_nodes):
@@ -203,6 +209,7 @@ class CNN(nn.Module):
         ops: Sequence[str] = PRIMITIVES,
         stem_multiplier: int = 3,
         partial: int = 1,
+        fast: bool | None = None,
     ):
         super().__init__()
         if input_size < 8 or input_size % 4:
@@ -213,7 +220,7 @@ class CNN(nn.Module):
         self.n_nodes, self.ops, self.n_edges = n_nodes, tuple(ops), len(edges(n_nodes))
         self.stem = stem_of(in_channels, stem_multiplier * channels)
 
-        cell = functools.partial(Cell, n_nodes=n_nodes, ops=ops, partial=partial)
+        cell = functools.partial(Cell, n_nodes=n_nodes, ops=ops, partial=partial, fast=fast)
         self.cells, widths = stack_of(n_layers, channels, stem_multiplier * channels, n_nodes, cell)
         self.classifier = nn.Linear(widths[-1], n_classes)
 

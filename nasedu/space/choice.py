@@ -80,14 +80,14 @@ class _Point(nn.Module):
                 f"({', '.join(self.names)}) as arch[{self.label!r}], got {shape}"
             )
         row = matrix[self.row]
-        if not _is_differentiated(matrix):
+        if not is_differentiated(matrix):
             return [float(weight) for weight in row.tolist()]
         if isinstance(arch, Sampled):
             return [weight if value else 0.0 for weight, value in zip(row, row.tolist(), strict=True)]
         return row.unbind()
 
 
-def _is_differentiated(matrix: Tensor) -> bool:
+def is_differentiated(matrix: Tensor) -> bool:
     """Is a derivative with respect to `matrix` being taken: by autograd, in forward mode, or by torch.func?
 
     `requires_grad` alone does not say: it is False in an inner `grad` over the weights while an outer one
