@@ -128,7 +128,8 @@ class Cell(nn.Module):
     """A cell to be searched: on every edge a `MixedEdge` of all operations, labelled "normal" or "reduce".
 
     Row e of `arch[label]` weighs the candidates of edge e, in the order of `genotype.edges(n_nodes)`. A row
-    of zeros is an edge that is not there, so this one matrix says both which layer and which inputs.
+    of zeros is an edge that is not there, so this one matrix says both which layer and which inputs. `fast`:
+    see `CNN`.
     """
 
     def __init__(
@@ -144,7 +145,7 @@ class Cell(nn.Module):
         fast: bool | None = None,
     ):
         super().__init__()
-        self.n_nodes, self.fast = n_nodes, fast
+        self.n_nodes, self.partial, self.fast = n_nodes, partial, fast
         self.label = "reduce" if reduction else "normal"
         self.preprocess = preprocess_of(c_prev_prev, c_prev, channels, reduction_prev, affine=False)
         self.zero = Zero(2 if reduction else 1)
@@ -195,7 +196,8 @@ class CNN(nn.Module):
     `CNN(32, 3, 16, 10, 8)`, the search network of DARTS for CIFAR-10, has 1,930,618 weights. `input_size` is
     the images' height and width in pixels, a multiple of 4. `arch` is {"normal": (E, O), "reduce": (E, O)}
     with E edges (14 for 4 nodes) and O operations. With `partial`=K the operations see 1/K of the channels
-    (PC-DARTS, see `PartialEdge`).
+    (PC-DARTS, see `PartialEdge`). `fast` chooses how cells are computed, not what: True as `space.fast` does,
+    False edge by edge, as `Cell.forward` reads; None: fast on a CPU.
     """
 
     def __init__(

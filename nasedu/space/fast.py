@@ -20,7 +20,7 @@ readable path would run it.
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -31,11 +31,11 @@ from torch.func import debug_unwrap
 
 from nasedu.space.choice import Arch, LayerChoice, Sampled, is_differentiated
 from nasedu.space.fast_ops import AvgPool, DilatedConv, MaxPool, ReLU, once
-from nasedu.space.genotype import edges as ends
+from nasedu.space.genotype import edges as edges_of
 from nasedu.space.ops import FactorizedReduce, Zero, known
 
 if TYPE_CHECKING:
-    from nasedu.space.cells import Cell
+    from nasedu.space.cells import Cell, PartialEdge
 
 LAST = torch.channels_last
 # Bytes of one map of all edges side by side, at most: larger ones do not stay in the cache of a CPU.
@@ -94,20 +94,20 @@ class Averages:
     @torch.no_grad()
     def update(self) -> None:
         """As `nn.BatchNorm2d` does in training, for all of them at once."""
-        tracked = [i for i, norm in enumerate(self.norms) if norm.track_running_stats]
-        if not tracked:
-            return
-        norms, means, variances = ([of[i] for i in tracked] for of in (self.norms, self.means, self.variances))
-        torch._foreach_add_([norm.num_batches_tracked for norm in norms], 1)
-        momentum: Any = norms[0].momentum
-        if any(norm.momentum != momentum for norm in norms) or momentum is None:
-            momentum = [
-                1.0 / n.num_batches_tracked.to(m) if n.momentum is None else torch.full_like(m[0], n.momentum)
-                for n, m in zip(norms, means, strict=True)
-            ]
-            momentum = [weight.expand_as(mean) for weight, mean in zip(momentum, means, strict=True)]
-        torch._foreach_lerp_([norm.running_mean for norm in norms], means, momentum)
-        torch._foreach_lerp_([norm.running_var for norm in norms], variances, momentum)
+        by_momentum: dict[float | None, list[Any]] = {}
+        for seen in zip(self.norms, self.means, self.variances, strict=True):
+            if seen[0].track_running_stats:
+                by_momentum.setdefault(seen[0].momentum, []).append(seen)
+        for momentum, of in by_momentum.items():
+            norms, means, variances = zip(*of, strict=True)
+            torch._foreach_add_([norm.num_batches_tracked for norm in norms], 1)
+            averages = [norm.running_mean for norm in norms] + [norm.running_var for norm in norms]
+            if momentum is not None:
+                torch._foreach_lerp_(averages, means + variances, momentum)
+                continue
+            counts = [norm.num_batches_tracked for norm in norms] * 2  # plain means
+            for average, seen, count in zip(averages, means + variances, counts, strict=True):
+                average.lerp_(seen, 1.0 / count.to(seen))
 
 
 # ---- The three functions with a backward pass of their own
@@ -180,12 +180,14 @@ class Depthwise(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int, dilation: int) -> Tensor:
+        """See `_depthwise`."""
         ctx.save_for_backward(x, weight)
         ctx.sizes = stride, dilation
         return _depthwise(x, weight, stride, dilation)
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple:  # type: ignore[override]
+    def backward(ctx: Any, g: Tensor) -> tuple:
+        """One gradient for each argument of `forward`, None where there is none."""
         needed = ctx.needs_input_grad[:2]
         if torch.is_grad_enabled():
             found = _differentiably(lambda *xs: _depthwise(*xs, *ctx.sizes), ctx.saved_tensors, g, needed)
@@ -206,6 +208,7 @@ class NormReluDepthwise(Function):
 
     @staticmethod
     def forward(ctx: Any, y: Tensor, weight: Tensor, mean: Tensor, variance: Tensor, eps: float) -> Tensor:
+        """The convolution of `between`."""
         inverse = (variance + eps).rsqrt()
         ctx.save_for_backward(y, weight, mean, inverse)
         ctx.eps = eps
@@ -213,11 +216,13 @@ class NormReluDepthwise(Function):
 
     @staticmethod
     def between(y: Tensor, mean: Tensor, inverse: Tensor) -> Tensor:
+        """The map that is not kept."""
         column = (1, -1, 1, 1)
         return torch.addcmul((-mean * inverse).view(column), y, inverse.view(column)).relu_()
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple:  # type: ignore[override]
+    def backward(ctx: Any, g: Tensor) -> tuple:
+        """One gradient for each argument of `forward`, None where there is none."""
         y, weight, mean, inverse = ctx.saved_tensors
         need_y, need_weight = ctx.needs_input_grad[:2]
         if torch.is_grad_enabled():
@@ -231,10 +236,14 @@ class NormReluDepthwise(Function):
         if gz is None:
             return None, gw, None, None, None
         gz = torch.ops.aten.threshold_backward(gz, middle, 0)
-        gy = bn_backward(
-            gz, y, None, None, None, mean, inverse, True, ctx.eps, [True, False, False]
-        )[0]
+        gy = bn_backward(gz, y, None, None, None, mean, inverse, True, ctx.eps, [True, False, False])[0]
         return gy, gw, None, None, None
+
+
+def scale_and_shift(weights: Tensor, means: Tensor, inverses: Tensor) -> tuple[Tensor, Tensor]:
+    """s_i (n, K) and t (K,) of sum_i w_i (y_i - mean_i) / sigma_i = sum_i s_i y_i + t; weights (E, n)."""
+    scales = weights.t().repeat_interleave(means.shape[1] // len(weights), dim=1) * inverses
+    return scales, -(scales * means).sum(dim=0)
 
 
 class WeightedSum(Function):
@@ -245,20 +254,22 @@ class WeightedSum(Function):
 
     @staticmethod
     def forward(ctx: Any, weights: Tensor, eps: float, moments: Sequence[Tensor], *ys: Tensor) -> Tensor:
+        """The sum, one map after the other."""
         n, (b, k, h, w) = len(ys), ys[0].shape
         means = torch.stack(list(moments[:n]))  # (n, K)
         inverses = (torch.stack(list(moments[n:])) + eps).rsqrt()
-        scales = weights.t().repeat_interleave(k // len(weights), dim=1) * inverses
+        scales, shift = scale_and_shift(weights, means, inverses)
         ctx.save_for_backward(weights, means, inverses, scales, *ys)
         ctx.eps, tile = eps, _tile(ys[0])
-        shift, scales = -(scales * means).sum(dim=0).repeat(tile), scales.repeat(1, tile)
+        shift, scales = shift.repeat(tile), scales.repeat(1, tile)
         total = torch.addcmul(shift, _rows(ys[0]).view(-1, tile * k), scales[0])
         for y, scale in zip(ys[1:], scales[1:], strict=True):
             total.addcmul_(_rows(y).view(-1, tile * k), scale)
         return total.view(b, h, w, k).permute(0, 3, 1, 2)
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple:  # type: ignore[override]
+    def backward(ctx: Any, g: Tensor) -> tuple:
+        """One gradient for each argument of `forward`, None where there is none."""
         weights, means, inverses, scales, *ys = ctx.saved_tensors
         needed = ctx.needs_input_grad[:1] + ctx.needs_input_grad[3:]
         b, k, h, w = g.shape
@@ -343,7 +354,7 @@ def _conv(side: _Side, layers: Sequence[Sequence]) -> Maps:
     return F.conv2d(side.relu, weight, None, side.stride, weight.shape[-1] // 2), norms
 
 
-def _reduce(side: _Side, layers: Sequence[Sequence[FactorizedReduce]]) -> Maps:
+def _reduce(side: _Side, layers: Sequence[Sequence]) -> Maps:
     pixels = torch.cat([side.relu[:, :, ::2, ::2], side.relu[:, :, 1::2, 1::2]], dim=1)
     blocks = [torch.block_diag(r.conv_1.weight.flatten(1), r.conv_2.weight.flatten(1)) for r in layers[0]]
     return F.conv2d(pixels, torch.cat(blocks)[:, :, None, None]), [r.bn for r in layers[0]]
@@ -364,14 +375,8 @@ def _layers(operation: nn.Module) -> tuple[nn.Module, ...]:
     return tuple(operation.children()) if type(operation) is nn.Sequential else (operation,)
 
 
-def _kind(name: str, operation: nn.Module) -> str:
-    """How an operation is computed: "unweighted", "convolution", not at all ("zero"), or as it says itself."""
-    types = tuple(map(type, _layers(operation)))
-    if types == (Zero,):
-        return "zero"
-    if name not in BUILT_IN:
-        return "own"
-    return "unweighted" if types in UNWEIGHTED else "convolution" if types in CONVOLUTIONS else "own"
+def _types(operation: nn.Module) -> tuple[type, ...]:
+    return tuple(map(type, _layers(operation)))
 
 
 def _normalised_once(y: Tensor, norms: Sequence[nn.BatchNorm2d], averages: Averages) -> Tensor:
@@ -393,48 +398,43 @@ class _Weights:
 
     def __init__(self, arch: Arch, label: str):
         matrix = arch[label]
-        sampled = isinstance(arch, Sampled)
-        if sampled:  # its zeros get no gradient
-            matrix = matrix * (matrix != 0)
         # Of a plain matrix on an accelerator zeros are run, too: to read it would be to wait for it.
-        read = sampled or not (is_differentiated(matrix) or matrix.device.type != "cpu")
+        on_cpu = matrix.device.type == "cpu"
+        read = isinstance(arch, Sampled) or (on_cpu and not is_differentiated(matrix))
         self.run = (matrix != 0).tolist() if read else [[True] * matrix.shape[1]] * matrix.shape[0]
         self.entries = [row.unbind() for row in matrix.unbind()]
 
-    def __call__(self, edges: Sequence[_Edge], names: Sequence[str], like: Tensor) -> Tensor:
-        """(E, n): how much each edge takes of each of the operations `names`."""
-        columns = [edges[0].choice.names.index(name) for name in names]
+    def __call__(self, edges: Sequence[_Edge], like: Tensor) -> Tensor:
+        """(E, n): how much each edge takes of each operation that edges[0] runs, as all of them do."""
+        columns = [edges[0].choice.names.index(name) for name in edges[0].run]
         rows = [torch.stack([self.entries[edge.row][i] for i in columns]) for edge in edges]
         return torch.stack(rows).to(like)
 
 
-def _unweighted(x: Tensor, edges: Sequence[_Edge], weights: _Weights, averages: Averages) -> list[Tensor]:
+def _unweighted(x: Tensor, edges: Sequence[_Edge], weights: _Weights, averages: Averages) -> Sequence[Tensor]:
     """The weighted sum of pools and identity for each edge: one product (E, n) @ (n, numbers of a map)."""
-    names = [name for name in edges[0].choice.names if any(name in edge.run for edge in edges)]
     maps = []
-    for name in names:
-        users = [_layers(edge.choice.layers[name]) for edge in edges if name in edge.run]
-        y = users[0][0](x)
-        maps.append(y if len(users[0]) == 1 else _normalised_once(y, [u[1] for u in users], averages))
+    for name in edges[0].run:
+        pool, *norms = zip(*(_layers(edge.choice.layers[name]) for edge in edges), strict=True)
+        y = pool[0](x)
+        maps.append(_normalised_once(y, norms[0], averages) if norms else y)
     b, c, h, w = maps[0].shape
-    flat = torch.stack([_rows(z).flatten() for z in maps])
-    mixed = weights(edges, names, x) @ flat
+    mixed = weights(edges, x) @ torch.stack([_rows(z).flatten() for z in maps])
     return [one.view(b, h, w, c).permute(0, 3, 1, 2) for one in mixed.unbind()]
 
 
 def _convolutions(
     x: Tensor, edges: Sequence[_Edge], stride: int, weights: _Weights, averages: Averages
-) -> tuple[Tensor, ...]:
-    """The weighted sum of the operations with weights, which must be the same for all of these edges."""
-    side, ys, moments, names = _Side(x, len(edges), stride, averages), [], [], edges[0].run
-    for name in names:
+) -> Sequence[Tensor]:
+    """The weighted sum of the operations with weights for each edge."""
+    side, ys, moments = _Side(x, len(edges), stride, averages), [], []
+    for name in edges[0].run:
         layers = list(zip(*(_layers(edge.choice.layers[name]) for edge in edges), strict=True))
-        types = tuple(type(of_edges[0]) for of_edges in layers)
-        y, norms = CONVOLUTIONS[types](side, layers)
+        y, norms = CONVOLUTIONS[_types(edges[0].choice.layers[name])](side, layers)
         ys.append(y)
         moments.append(averages.see(y, norms))
     means, variances = zip(*moments, strict=True)
-    total = WeightedSum.apply(weights(edges, names, x), norms[0].eps, means + variances, *ys)
+    total = WeightedSum.apply(weights(edges, x), norms[0].eps, means + variances, *ys)
     return total.chunk(len(edges), dim=1)
 
 
@@ -443,26 +443,26 @@ def _out_of(
 ) -> dict[int, list[Tensor]]:
     """Row of each edge that leaves the state x -> the terms of its sum; none where nothing is run."""
     terms: dict[int, list[Tensor]] = {edge.row: [] for edge in edges}
-    groups: dict[tuple[str, ...], list[_Edge]] = {}
-    unweighted = []
+    pools: dict[tuple, list[_Edge]] = {}  # edges that run the same operations of a kind go together
+    convolutions: dict[tuple, list[_Edge]] = {}
     for edge in edges:
-        kinds = {name: _kind(name, edge.choice.layers[name]) for name in edge.run}
-        of = {kind: tuple(name for name in edge.run if kinds[name] == kind) for kind in set(kinds.values())}
-        if "unweighted" in of:
-            unweighted.append(edge._replace(run=of["unweighted"]))
-        if "convolution" in of:
-            groups.setdefault(of["convolution"], []).append(edge._replace(run=of["convolution"]))
-        for name in of.get("own", ()):
-            entry = weights.entries[edge.row][edge.choice.names.index(name)]
-            terms[edge.row].append(entry.to(x.device) * edge.choice.layers[name](x))
-    if unweighted:
-        for edge, term in zip(unweighted, _unweighted(x, unweighted, weights, averages), strict=True):
+        types = {name: _types(edge.choice.layers[name]) for name in edge.run}
+        built_in = {name: of for name, of in types.items() if name in BUILT_IN}
+        for groups, kinds in (pools, UNWEIGHTED), (convolutions, CONVOLUTIONS):
+            if mine := {name: of for name, of in built_in.items() if of in kinds}:
+                groups.setdefault(tuple(mine.items()), []).append(edge._replace(run=list(mine)))
+                types = {name: of for name, of in types.items() if name not in mine}
+        for name, of in types.items():
+            if of != (Zero,):
+                entry = weights.entries[edge.row][edge.choice.names.index(name)]
+                terms[edge.row].append(entry.to(x.device) * edge.choice.layers[name](x))
+    for group in pools.values():
+        for edge, term in zip(group, _unweighted(x, group, weights, averages), strict=True):
             terms[edge.row].append(term)
     most = max(1, WIDE // (x.numel() * x.element_size()))
-    for group in groups.values():
+    for group in convolutions.values():
         size = -(-len(group) // -(-len(group) // most))  # as even as can be, at most `most`
-        for i in range(0, len(group), size):
-            part = group[i : i + size]
+        for part in (group[i : i + size] for i in range(0, len(group), size)):
             for edge, term in zip(part, _convolutions(x, part, stride, weights, averages), strict=True):
                 terms[edge.row].append(term)
     return terms
@@ -471,19 +471,29 @@ def _out_of(
 # ---- The cell
 
 
+def _autocast(device: str) -> bool:
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+
+
+def _choices(cell: "Cell") -> list[LayerChoice]:
+    """The mixed edge of each row; with partial channels it stands inside a `PartialEdge`."""
+    return [cast(LayerChoice, getattr(edge, "choice", edge)) for edge in cell.edges]
+
+
 def applies(cell: "Cell", s0: Tensor, s1: Tensor, arch: Arch) -> bool:
-    """May the fast path compute this cell? Else the readable one must: with hooks on a layer, batch norms in
-    eval mode, autocast, forward-mode derivatives or `torch.func` transforms, or inputs it would refuse.
+    """May the fast path compute this cell? Else the readable one must.
+
+    It must with hooks on a layer, batch norms in eval mode, autocast, forward-mode derivatives or
+    `torch.func` transforms, and for inputs that it would refuse.
     """
     wanted = s0.device.type == "cpu" if cell.fast is None else cell.fast
     matrix = arch.get(cell.label)
-    if not wanted or not isinstance(matrix, Tensor) or torch.is_autocast_enabled(s0.device.type):
+    if not wanted or not isinstance(matrix, Tensor) or _autocast(s0.device.type):
         return False
-    choices = [getattr(edge, "choice", edge) for edge in cell.edges]
+    choices = _choices(cell)
     if tuple(matrix.shape) != (len(choices), len(choices[0].names)):
         return False
-    given = s0, s1, matrix
-    if any(debug_unwrap(x) is not x or unpack_dual(x).tangent is not None for x in given):
+    if any(debug_unwrap(x) is not x or unpack_dual(x).tangent is not None for x in (s0, s1, matrix)):
         return False
     if cell.label == "reduce" and (s1.shape[2] % 2 or s1.shape[3] % 2):
         return False
@@ -492,17 +502,15 @@ def applies(cell: "Cell", s0: Tensor, s1: Tensor, arch: Arch) -> bool:
     modules = above + operations + [layer for operation in operations for layer in operation.children()]
     return all(
         not (module._forward_hooks or module._forward_pre_hooks)
-        and (type(module) is not nn.BatchNorm2d or (module.training and not module.affine))
+        and (not isinstance(module, nn.BatchNorm2d) or (module.training and not module.affine))
         for module in modules
     )
 
 
 def _preprocessed(layer: nn.Module, s: Tensor, averages: Averages) -> Tensor:
     """The same as `layer(s)`, a `FactorizedReduce` or `relu_conv_bn`."""
-    side = _Side(s, 1, 1, averages)
-    layers = [(one,) for one in _layers(layer)]
-    y, norms = _reduce(side, layers) if len(layers) == 1 else _conv(side, layers)
-    return _normalised_once(y, norms, averages)
+    side, layers = _Side(s.contiguous(memory_format=LAST), 1, 1, averages), [(one,) for one in _layers(layer)]
+    return _normalised_once(*(_reduce if len(layers) == 1 else _conv)(side, layers), averages)
 
 
 def _total(terms: Sequence[Tensor]) -> Tensor:
@@ -516,30 +524,28 @@ def _total(terms: Sequence[Tensor]) -> Tensor:
 def forward(cell: "Cell", s0: Tensor, s1: Tensor, arch: Arch) -> Tensor:
     """`Cell.forward`, the fast way."""
     averages, weights = Averages(), _Weights(arch, cell.label)
-    pairs = ends(cell.n_nodes)
-    states = [
-        _preprocessed(layer, s.contiguous(memory_format=LAST), averages)
-        for layer, s in zip(cell.preprocess, (s0, s1), strict=True)
-    ]
+    choices, pairs = _choices(cell), edges_of(cell.n_nodes)
+    pre = zip(cell.preprocess, (s0, s1), strict=True)
+    states = [_preprocessed(layer, s, averages) for layer, s in pre]
     incoming: dict[int, list[Tensor]] = {node: [] for _, node in pairs}
-    for source in range(cell.n_nodes + 1):
-        if source >= 2:
+    for source in range(cell.n_nodes + 2):
+        if source >= 2:  # all edges into it have been computed
             terms = incoming[source]
             states.append(_total(terms) if terms else cell.zero(states[0]))
-        x = states[source]
-        leaving = {row: cell.edges[row] for row, (start, _) in enumerate(pairs) if start == source}
-        partial = [edge for edge in leaving.values() if hasattr(edge, "choice")]
-        part = x[:, : x.shape[1] // partial[0].k].contiguous(memory_format=LAST) if partial else x
-        stride = 2 if cell.label == "reduce" and source < 2 else 1
+        x, stride = states[source], 2 if cell.label == "reduce" and source < 2 else 1
+        part = x if cell.partial == 1 else x[:, : x.shape[1] // cell.partial].contiguous(memory_format=LAST)
         out = [
-            _Edge(row, choice, [n for n, run in zip(choice.names, weights.run[row], strict=True) if run])
-            for row, choice in ((row, getattr(edge, "choice", edge)) for row, edge in leaving.items())
+            _Edge(
+                row, choices[row], [name for i, name in enumerate(choices[row].names) if weights.run[row][i]]
+            )
+            for row, (start, _) in enumerate(pairs)
+            if start == source
         ]
         for row, terms in _out_of(part, out, stride, weights, averages).items():
-            if partial:
-                whole = cell.edges[row].rejoin(_total(terms) if terms else 0, x, arch)
+            if cell.partial > 1:
+                edge = cast("PartialEdge", cell.edges[row])
+                whole = edge.rejoin(_total(terms) if terms else 0, x, arch)
                 terms = [whole] if isinstance(whole, Tensor) else []
             incoming[pairs[row][1]] += terms
-    states.append(_total(incoming[cell.n_nodes + 1]) if incoming[cell.n_nodes + 1] else cell.zero(states[0]))
     averages.update()
     return torch.cat(states[2:], dim=1)

@@ -1,0 +1,308 @@
+"""The fast path of a cell against the readable one: the same numbers, wherever it applies; mutants fail."""
+
+import copy
+import os
+import subprocess
+import sys
+from contextlib import nullcontext
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.func import functional_call
+
+from nasedu import CNN
+from nasedu.search import hypergrad
+from nasedu.search.evaluation import batch_statistics, reestimated
+from nasedu.space import PRIMITIVES, Sampled, fast, random_arch, uniform_arch
+from nasedu.space.ops import _REGISTRY, register
+
+OTHERS = ("none", "skip_connect", "conv_1x1", "conv_3x3", "conv_5x5", "sep_conv_7x7", "max_pool_3x3")
+CASES = {
+    "primitives": {},
+    "other operations": {"ops": OTHERS},
+    "two edges wide": {"channels": 16},
+    "one channel": {"channels": 2, "stem_multiplier": 1},
+    "partial": {"channels": 16, "partial": 4},
+    "odd maps": {"input_size": 12, "n_nodes": 2},
+    "only pools": {"ops": ("none", "max_pool_3x3", "avg_pool_3x3")},
+    "only convolutions": {"ops": ("dil_conv_5x5", "sep_conv_5x5")},
+}
+
+
+def pair(dtype: torch.dtype = torch.float64, **options) -> tuple[CNN, CNN]:
+    """A small supernet, the readable way, and the same one the fast way."""
+    sizes = {"input_size": 16, "in_channels": 3, "channels": 4, "n_classes": 5, "n_layers": 3, "n_nodes": 3}
+    torch.manual_seed(0)
+    readable = CNN(**{**sizes, **options}, fast=False).to(dtype).to(memory_format=torch.channels_last)
+    quick = copy.deepcopy(readable)
+    for cell in quick.cells:
+        cell.fast = True
+    return readable, quick
+
+
+def soft(model: CNN, seed: int = 1) -> dict[str, Tensor]:
+    """Random rows of a softmax, to be differentiated."""
+    generator, dtype = torch.Generator().manual_seed(seed), next(model.parameters()).dtype
+    shapes = model.choices().items()
+    return {
+        label: torch.randn(shape, generator=generator).softmax(-1).to(dtype).requires_grad_()
+        for label, shape in shapes
+    }
+
+
+def batch(model: CNN, n: int = 4) -> tuple[Tensor, Tensor]:
+    generator, size = torch.Generator().manual_seed(2), model.input_size
+    x = torch.randn(n, 3, size, size, generator=generator).to(next(model.parameters()).dtype)
+    return x, torch.arange(n) % 5
+
+
+def all_numbers(model: CNN, arch: dict[str, Tensor]) -> dict[str, Tensor | None]:
+    """Logits, the gradients of a loss in weights and arch, and the buffers after it."""
+    x, y = batch(model)
+    arch = type(arch)(
+        {label: matrix.detach().requires_grad_(matrix.requires_grad) for label, matrix in arch.items()}
+    )
+    logits = model(x, arch)
+    nn.functional.cross_entropy(logits, y).backward()
+    found = {"logits": logits.detach(), **{f"arch.{label}": matrix.grad for label, matrix in arch.items()}}
+    found |= {f"gradient of {name}": weight.grad for name, weight in model.named_parameters()}
+    return found | dict(model.named_buffers())
+
+
+def assert_same(readable: CNN, quick: CNN, arch: dict[str, Tensor], tolerance: float) -> None:
+    """All of one kind of numbers together differ by `tolerance` of their norm, or less."""
+    wanted, got = all_numbers(readable, arch), all_numbers(quick, arch)
+    assert [name for name in wanted if wanted[name] is None] == [name for name in got if got[name] is None]
+    for kind in ("logits", "arch.", "gradient", "running_mean", "running_var", "num_batches_tracked"):
+        names = [name for name in wanted if kind in name and wanted[name] is not None]
+        if names:
+            a, b = (torch.cat([of[name].double().flatten() for name in names]) for of in (got, wanted))
+            assert (a - b).norm() <= tolerance * b.norm(), kind
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list:
+    """One entry for each cell that went the fast way."""
+    seen, forward = [], fast.forward
+    monkeypatch.setattr(fast, "forward", lambda *given: seen.append(given[0].label) or forward(*given))
+    return seen
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_numbers_are_those_of_the_readable_path(name, calls):
+    readable, quick = pair(**CASES[name])
+    assert_same(readable, quick, soft(readable), 1e-10)
+    assert calls == ["normal", "reduce", "reduce"]
+
+
+@pytest.mark.parametrize("name", ["primitives", "other operations", "partial"])
+def test_and_in_float32(name, calls):
+    readable, quick = pair(torch.float32, **CASES[name])
+    assert_same(readable, quick, soft(readable), 1e-5)
+    assert calls
+
+
+def test_edges_in_several_parts(monkeypatch):
+    monkeypatch.setattr(fast, "WIDE", 20_000)  # a state is 8 kB here, so 4 edges go as 2 and 2
+    readable, quick = pair()
+    assert_same(readable, quick, soft(readable), 1e-10)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_of_zeros_and_ones_only_the_ones_are_run(seed, calls):
+    readable, quick = pair()
+    arch = random_arch(readable, torch.Generator().manual_seed(seed))
+    assert_same(readable, quick, arch, 1e-10)  # the others' averages stay, and their gradients are None
+    assert calls
+    for matrix in arch.values():
+        matrix[0:2] = 0.0  # the first node has no edge
+        matrix[2:, 0] = 0.5  # and "none" counts for nothing
+    assert_same(readable, quick, arch, 1e-10)
+    row = torch.zeros(len(PRIMITIVES))
+    row[0] = 1.0
+    partial = pair(channels=16, partial=4)
+    assert_same(
+        *partial, {label: row.repeat(9, 1) for label in arch}, 1e-10
+    )  # "none" everywhere, yet the rest passes
+
+
+def test_a_sampled_row(calls):
+    readable, quick = pair()
+    arch = Sampled(soft(readable))
+    for label, matrix in arch.items():
+        hard = nn.functional.one_hot(matrix.argmax(1), matrix.shape[1]) * matrix.detach()
+        hard[3] = matrix[3].detach() * (torch.arange(8) % 3 == 0)  # several of a row, and pools among them
+        arch[label] = hard.requires_grad_()
+    assert_same(readable, quick, arch, 1e-10)
+    assert calls
+
+
+def test_second_order_through_functional_call(calls):
+    """`unrolled` and `exact` (which differentiates a gradient) of both paths, in float64."""
+    readable, quick = pair(channels=2, n_nodes=2)
+    x, y = batch(readable)
+    found = []
+    for model in (readable, quick):
+        w = {name: weight.detach() for name, weight in model.named_parameters()}
+        alpha = {label: matrix.detach().log() for label, matrix in soft(model).items()}
+
+        def loss(w, alpha, x=x, y=y, model=model):
+            arch = {label: logits.softmax(-1) for label, logits in alpha.items()}
+            return nn.functional.cross_entropy(functional_call(model, w, (x, arch)), y)
+
+        def val(w, alpha, loss=loss):
+            return loss(w, alpha, x.flip(0), y)
+
+        found.append(
+            (hypergrad.unrolled(loss, val, w, alpha, lr=0.1), hypergrad.exact(loss, val, w, alpha, lr=0.1))
+        )
+    for wanted, got in zip(*found, strict=True):
+        for label in wanted:
+            torch.testing.assert_close(got[label], wanted[label], rtol=1e-7, atol=1e-10)
+    assert calls
+
+
+def test_batch_statistics_and_averages_made_anew(calls):
+    readable, quick = pair()
+    arch, (x, _) = uniform_arch(readable), batch(readable)
+    logits = []
+    for model in (readable, quick):
+        before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+        with torch.no_grad(), batch_statistics(model):
+            logits.append(model(x, arch))
+        assert all(torch.equal(before[name], buffer) for name, buffer in model.named_buffers())
+    assert calls
+    torch.testing.assert_close(*logits, rtol=1e-10, atol=1e-10)
+    averages = []
+    for model in (readable, quick):
+        with reestimated(model, [lambda model=model, i=i: model(x.roll(i, 2), arch) for i in range(3)]):
+            averages.append({name: buffer.clone() for name, buffer in model.named_buffers()})
+            logits.append(model(x, arch))
+    torch.testing.assert_close(*logits[2:], rtol=1e-10, atol=1e-10)
+    for name in averages[0]:
+        torch.testing.assert_close(averages[1][name], averages[0][name], rtol=1e-10, atol=1e-10)
+
+
+# What it leaves to the readable path.
+
+
+def test_an_operation_of_your_own_runs_as_it_is(calls):
+    register("a_test")(lambda c, stride, affine: nn.Conv2d(c, c, 3, stride, 1))
+    try:
+        readable, quick = pair(ops=("none", "a_test", "skip_connect", "sep_conv_3x3"))
+        assert_same(readable, quick, soft(readable), 1e-10)
+        arch = random_arch(readable, torch.Generator().manual_seed(0))
+        assert_same(readable, quick, arch, 1e-10)
+        quick.cells[0].edges[0].layers["sep_conv_3x3"] = nn.Identity()  # one in another's place
+        readable.cells[0].edges[0].layers["sep_conv_3x3"] = nn.Identity()
+        quick.cells[0].edges[1].layers["skip_connect"] = nn.Tanh()
+        readable.cells[0].edges[1].layers["skip_connect"] = nn.Tanh()
+        assert_same(readable, quick, soft(readable), 1e-10)
+    finally:
+        del _REGISTRY["a_test"]
+    assert len(calls) == 9
+
+
+def test_the_readable_path_where_the_fast_one_does_not_apply(calls):
+    readable, quick = pair()
+    (x, _), arch = batch(readable), soft(readable)
+    hook = quick.cells[0].edges[0].layers["sep_conv_3x3"][2].register_forward_hook(lambda *_: None)
+    quick(x, arch)
+    assert calls == ["reduce", "reduce"]  # in cell 0 someone wants to look into a layer
+    hook.remove()
+    calls.clear()
+    quick.eval()
+    quick(x, arch)
+    quick.train()
+    for norm in quick.modules():
+        if isinstance(norm, nn.BatchNorm2d):  # with running averages torch.func refuses it altogether
+            norm.track_running_stats, norm.running_mean, norm.running_var = False, None, None
+            norm.num_batches_tracked = None
+    torch.func.grad(lambda x: quick(x, arch).sum())(x)
+    matrix = arch["normal"].detach()
+    torch.func.jvp(lambda rows: quick(x, {"normal": rows, "reduce": rows}), (matrix,), (matrix,))
+    with torch.autocast("cpu", torch.bfloat16):
+        quick.float()(x.float(), arch)
+    assert not calls
+
+
+def test_it_is_the_default_on_a_cpu(calls):
+    model = CNN(16, 3, 4, 5, 3)
+    model(batch(model)[0], uniform_arch(model))
+    assert calls == ["normal", "reduce", "reduce"]
+
+
+@pytest.mark.parametrize("device", ["cuda", "meta"])
+def test_it_never_waits_for_a_device(device):
+    """On a fake cuda device or on meta every .item() and .tolist() raises; only meta has a backward pass."""
+    with FakeTensorMode() if device == "cuda" else nullcontext(), torch.device(device):
+        model = CNN(16, 3, 4, 5, 3, fast=True)
+        for wanted in (True, False):
+            arch = {label: torch.rand(shape) for label, shape in model.choices().items()}
+            arch = {label: matrix.requires_grad_(wanted) for label, matrix in arch.items()}
+            loss = nn.functional.cross_entropy(
+                model(torch.randn(4, 3, 16, 16), arch), torch.zeros(4, dtype=torch.long)
+            )
+            if device == "meta":
+                loss.backward()
+                assert (arch["normal"].grad is not None) == wanted
+
+
+def test_a_cpu_with_avx2_only():
+    """Another process, without the instructions that older CPUs lack: a memory fault would end it."""
+    code = (
+        "import torch; from nasedu import CNN; from nasedu.space import uniform_arch\n"
+        "for c in (2, 4, 8):\n"
+        "    model = CNN(16, 3, c, 5, 3, n_nodes=2).to(memory_format=torch.channels_last)\n"
+        "    model(torch.randn(8, 3, 16, 16), uniform_arch(model)).sum().backward()\n"
+        "print('fine', torch.backends.cpu.get_cpu_capability())"
+    )
+    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("fine")
+
+
+# Mutants of the folding: each must be told apart.
+
+
+def _no_mean_square(monkeypatch):
+    statistics = fast.statistics
+
+    def mutant(y):
+        mean, variance = statistics(y)
+        return mean, variance + mean.square()
+
+    monkeypatch.setattr(fast, "statistics", mutant)
+
+
+def _bias_without_weight(monkeypatch):
+    right = fast.scale_and_shift
+    monkeypatch.setattr(
+        fast, "scale_and_shift", lambda w, m, i: (right(w, m, i)[0], right(torch.ones_like(w), m, i)[1])
+    )
+
+
+def _folded_averages(monkeypatch):
+    see = fast.Averages.see
+
+    def mutant(self, y, norms, shared=False):
+        mean, variance = see(self, y, norms, shared)
+        n = len(norms)
+        self.means[-n:] = [
+            m * (v + 1e-5).rsqrt() for m, v in zip(self.means[-n:], self.variances[-n:], strict=True)
+        ]
+        return mean, variance
+
+    monkeypatch.setattr(fast.Averages, "see", mutant)
+
+
+@pytest.mark.parametrize("mutant", [_no_mean_square, _bias_without_weight, _folded_averages])
+def test_mutants_of_the_folding_fail(mutant, monkeypatch):
+    readable, quick = pair()
+    mutant(monkeypatch)
+    with pytest.raises(AssertionError):
+        assert_same(readable, quick, soft(readable), 1e-3)
