@@ -30,7 +30,7 @@ from torch.autograd.forward_ad import unpack_dual
 from torch.func import debug_unwrap
 
 from nasedu.space.choice import Arch, LayerChoice, Sampled, is_differentiated
-from nasedu.space.fast_ops import AvgPool, DilatedConv, MaxPool, ReLU, once
+from nasedu.space.fast_ops import AvgPool, DilatedConv, MaxPool, Pointwise, ReLU, once
 from nasedu.space.genotype import edges as edges_of
 from nasedu.space.ops import FactorizedReduce, Zero, known
 
@@ -350,8 +350,10 @@ def _dil_conv(side: _Side, layers: Sequence[Sequence]) -> Maps:
 
 def _conv(side: _Side, layers: Sequence[Sequence]) -> Maps:
     _, convolutions, norms = layers
-    weight = _weights(convolutions)
-    return F.conv2d(side.relu, weight, None, side.stride, weight.shape[-1] // 2), norms
+    x, weight, stride = side.relu, _weights(convolutions), side.stride
+    if weight.shape[-1] == 1:  # see `fast_ops.Pointwise`
+        x, stride = x[:, :, ::stride, ::stride], 1
+    return F.conv2d(x, weight, None, stride, weight.shape[-1] // 2), norms
 
 
 def _reduce(side: _Side, layers: Sequence[Sequence]) -> Maps:
@@ -365,6 +367,7 @@ CONVOLUTIONS: dict[tuple[type, ...], Callable[[_Side, Sequence[Sequence]], Maps]
     (ReLU, nn.Conv2d, nn.Conv2d, _NORM) * 2: _sep_conv,
     (ReLU, DilatedConv, nn.Conv2d, _NORM): _dil_conv,
     (ReLU, nn.Conv2d, _NORM): _conv,
+    (ReLU, Pointwise, _NORM): _conv,
     (FactorizedReduce,): _reduce,
 }
 UNWEIGHTED = {(MaxPool, _NORM), (AvgPool, _NORM), (nn.Identity,)}

@@ -2,6 +2,7 @@
 
 import copy
 import os
+import statistics
 import subprocess
 import sys
 from contextlib import nullcontext
@@ -71,15 +72,22 @@ def all_numbers(model: CNN, arch: dict[str, Tensor]) -> dict[str, Tensor | None]
     return found | dict(model.named_buffers())
 
 
-def assert_same(readable: CNN, quick: CNN, arch: dict[str, Tensor], tolerance: float) -> None:
-    """All of one kind of numbers together differ by `tolerance` of their norm, or less."""
+def distances(readable: CNN, quick: CNN, arch: dict[str, Tensor]) -> dict[str, float]:
+    """How far all numbers of one kind are from the readable ones, as a part of their norm."""
     wanted, got = all_numbers(readable, arch), all_numbers(quick, arch)
     assert [name for name in wanted if wanted[name] is None] == [name for name in got if got[name] is None]
+    far = {}
     for kind in ("logits", "arch.", "gradient", "running_mean", "running_var", "num_batches_tracked"):
         names = [name for name in wanted if kind in name and wanted[name] is not None]
         if names:
             a, b = (torch.cat([of[name].double().flatten() for name in names]) for of in (got, wanted))
-            assert (a - b).norm() <= tolerance * b.norm(), kind
+            far[kind] = ((a - b).norm() / b.norm()).item()
+    return far
+
+
+def assert_same(readable: CNN, quick: CNN, arch: dict[str, Tensor], tolerance: float = 1e-10) -> None:
+    far = distances(readable, quick, arch)
+    assert max(far.values()) <= tolerance, far
 
 
 @pytest.fixture
@@ -93,33 +101,40 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list:
 @pytest.mark.parametrize("name", CASES)
 def test_the_numbers_are_those_of_the_readable_path(name, calls):
     readable, quick = pair(**CASES[name])
-    assert_same(readable, quick, soft(readable), 1e-10)
+    assert_same(readable, quick, soft(readable))
     assert calls == ["normal", "reduce", "reduce"]
 
 
 @pytest.mark.parametrize("name", ["primitives", "other operations", "partial"])
 def test_and_in_float32(name, calls):
-    readable, quick = pair(torch.float32, **CASES[name])
-    assert_same(readable, quick, soft(readable), 1e-5)
-    assert calls
+    """Rounding may put a number on the other side of a ReLU's kink, so of gradients the median counts."""
+    far = [
+        distances(*pair(torch.float32, **CASES[name]), soft(pair(torch.float32, **CASES[name])[0], seed))
+        for seed in range(5)
+    ]
+    for kind in far[0]:
+        of_kind = [one[kind] for one in far]
+        gradient = kind in ("arch.", "gradient")
+        assert (statistics.median(of_kind) if gradient else max(of_kind)) <= 1e-5, (kind, of_kind)
+    assert len(calls) == 15
 
 
 def test_edges_in_several_parts(monkeypatch):
     monkeypatch.setattr(fast, "WIDE", 20_000)  # a state is 8 kB here, so 4 edges go as 2 and 2
     readable, quick = pair()
-    assert_same(readable, quick, soft(readable), 1e-10)
+    assert_same(readable, quick, soft(readable))
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_of_zeros_and_ones_only_the_ones_are_run(seed, calls):
     readable, quick = pair()
     arch = random_arch(readable, torch.Generator().manual_seed(seed))
-    assert_same(readable, quick, arch, 1e-10)  # the others' averages stay, and their gradients are None
+    assert_same(readable, quick, arch)  # the others' averages stay, and their gradients are None
     assert calls
     for matrix in arch.values():
         matrix[0:2] = 0.0  # the first node has no edge
         matrix[2:, 0] = 0.5  # and "none" counts for nothing
-    assert_same(readable, quick, arch, 1e-10)
+    assert_same(readable, quick, arch)
     row = torch.zeros(len(PRIMITIVES))
     row[0] = 1.0
     partial = pair(channels=16, partial=4)
@@ -135,7 +150,7 @@ def test_a_sampled_row(calls):
         hard = nn.functional.one_hot(matrix.argmax(1), matrix.shape[1]) * matrix.detach()
         hard[3] = matrix[3].detach() * (torch.arange(8) % 3 == 0)  # several of a row, and pools among them
         arch[label] = hard.requires_grad_()
-    assert_same(readable, quick, arch, 1e-10)
+    assert_same(readable, quick, arch)
     assert calls
 
 
@@ -192,14 +207,14 @@ def test_an_operation_of_your_own_runs_as_it_is(calls):
     register("a_test")(lambda c, stride, affine: nn.Conv2d(c, c, 3, stride, 1))
     try:
         readable, quick = pair(ops=("none", "a_test", "skip_connect", "sep_conv_3x3"))
-        assert_same(readable, quick, soft(readable), 1e-10)
+        assert_same(readable, quick, soft(readable))
         arch = random_arch(readable, torch.Generator().manual_seed(0))
-        assert_same(readable, quick, arch, 1e-10)
+        assert_same(readable, quick, arch)
         quick.cells[0].edges[0].layers["sep_conv_3x3"] = nn.Identity()  # one in another's place
         readable.cells[0].edges[0].layers["sep_conv_3x3"] = nn.Identity()
         quick.cells[0].edges[1].layers["skip_connect"] = nn.Tanh()
         readable.cells[0].edges[1].layers["skip_connect"] = nn.Tanh()
-        assert_same(readable, quick, soft(readable), 1e-10)
+        assert_same(readable, quick, soft(readable))
     finally:
         del _REGISTRY["a_test"]
     assert len(calls) == 9
