@@ -8,6 +8,7 @@ Functions are counted once, however often they are called; comprehensions belong
 """
 
 import argparse
+import inspect
 import sys
 from collections import defaultdict
 from collections.abc import Callable
@@ -25,8 +26,10 @@ PACKAGE = Path(nasedu.__file__).parent
 
 
 def searcher(unrolled: bool, **options: Any) -> DartsTrainer:
-    """A small search, ready to step; `options` go to the supernet."""
+    """A small search, ready to step; `options` go to the supernet, which is here the readable one."""
     torch.manual_seed(0)
+    if "fast" in inspect.signature(CNN).parameters:
+        options = {"fast": False, **options}
     model = CNN(8, 3, 4, 10, 3, n_nodes=2, **options)
     data, _ = get_dataset("shapes10", subset=(32, 10), input_size=8)
     return DartsTrainer(
@@ -75,9 +78,11 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--list", action="store_true", help="say which functions")
+    parser.add_argument("--fast", action="store_true", help="the fast path of cells, not the readable one")
     given = parser.parse_args()
+    options = {"fast": True} if given.fast else {}
     for name, unrolled in (("first order", False), ("second order", True)):
-        found = step(unrolled)
+        found = step(unrolled, **options)
         functions = sum(map(len, found.values()))
         print(f"{name:12}  {len(found):2} files  {functions:2} functions: {', '.join(sorted(found))}")
         for file, names in sorted(found.items()) if given.list else ():
