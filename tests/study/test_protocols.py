@@ -226,7 +226,9 @@ def test_both_were_made_on_the_images_of_the_truth_table():
 
 def test_the_many_seeds_cost_the_same_for_every_method():
     found = shipped("many_seeds")
-    assert found.recipe == STUDIES["many_seeds"].recipe and found.data == shipped("small_space").data
+    assert found.recipe == STUDIES["many_seeds"].recipe
+    images = {shipped(name).data.split(", ", 1)[1] for name in ("many_seeds", "small_space")}
+    assert len(images) == 1, "the same images by their checksum, whatever their folder is called"
     whole = min(len(found.select(method=method)) for method in found.recipe.methods)
     assert whole >= 9
     costs = [
