@@ -4,16 +4,17 @@ Each run trains a child and a controller, and at the end compares cells of the c
 of the controller as it was at the start (untaught), all scored in the same supernet on the same images.
 """
 
+import sys
 from collections.abc import Callable, Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from nasedu.data.datasets import Augment, seeded
-from nasedu.data.images import ImageDataset
+from nasedu.data.datasets import Augment, get_dataset, seeded
+from nasedu.data.images import ImageDataset, checksum
 from nasedu.search.base import reward_accuracy
 from nasedu.search.enas import EnasTrainer
 from nasedu.search.evaluation import accuracy
@@ -35,7 +36,7 @@ class EnasProtocol:
     momentum: float = 0.9
     weight_decay: float = 3e-4
     child_epochs: int = 20
-    epochs: int = 27
+    epochs: int = 36
     updates: int = 20
     samples: int = 10
     reward_images: int = 256
@@ -107,10 +108,10 @@ def search(
 
 
 def enas_cells(protocol: EnasProtocol, train: ImageDataset) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
-    """One search: key {"variant": one of `VARIANTS`, "seed": ...} -> history, rewards taught and untaught."""
+    """One search: key {"method": one of `VARIANTS`, "seed": ...} -> history, rewards taught and untaught."""
 
     def run(key: Mapping[str, Any]) -> dict[str, Any]:
-        trainer = search(protocol, key["variant"], train, key["seed"])
+        trainer = search(protocol, key["method"], train, key["seed"])
         untaught = deepcopy(trainer.controller)
         history = trainer.fit_to_the_end()
         trainer.candidate_images = protocol.judged_images
@@ -123,3 +124,52 @@ def enas_cells(protocol: EnasProtocol, train: ImageDataset) -> Callable[[Mapping
         return {**rewards, "history": history.epochs}
 
     return run
+
+
+KEYS = [("works", seed) for seed in range(5)] + [(name, 0) for name in VARIANTS if name != "works"]
+
+
+def recipe(protocol: EnasProtocol) -> Recipe:
+    """The settings as a record keeps them: what all searches share, and what each variant changes."""
+    shared = {
+        "pixels",
+        "images",
+        "channels",
+        "layers",
+        "epochs",
+        "batch_size",
+        "lr",
+        "momentum",
+        "weight_decay",
+    }
+    settings = asdict(protocol)
+    own = {name: value for name, value in settings.items() if name not in shared | {"nodes", "ops"}}
+    methods = {name: {"method": "ENAS", **own, "changed": changed} for name, changed in VARIANTS.items()}
+    model = {"n_nodes": protocol.nodes, "ops": list(protocol.ops)}
+    return Recipe(**{name: settings[name] for name in shared}, methods=methods, model=model)
+
+
+def make(protocol: EnasProtocol, train: ImageDataset, out: str, progress: bool = True) -> Record:
+    """Do the runs of `KEYS` that `out` lacks, and write it after each."""
+    data = f"{train.name}, {len(train):,} training images, {checksum(train)}"
+    command = "python -m nasedu.study.enas_study FOLDER nasedu/study/results/enas_cells.json"
+    keys = [{"method": name, "seed": seed} for name, seed in KEYS]
+    return conduct(
+        Record("enas_cells", recipe(protocol), data, command),
+        out,
+        keys,
+        enas_cells(protocol, train),
+        progress,
+    )
+
+
+def main(data: str, out: str) -> None:
+    """Make the record on the images of this folder."""
+    torch.set_num_threads(1)
+    protocol = EnasProtocol()
+    train, _ = get_dataset(data, subset=(protocol.images, 100), input_size=protocol.pixels)
+    make(protocol, train, out)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:3])
