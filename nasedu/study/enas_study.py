@@ -19,6 +19,8 @@ from nasedu.search.base import reward_accuracy
 from nasedu.search.enas import EnasTrainer
 from nasedu.search.evaluation import accuracy
 from nasedu.space.cells import CNN
+from nasedu.study.recipe import Recipe
+from nasedu.study.record import Record, conduct
 
 
 @dataclass(frozen=True)
@@ -154,13 +156,8 @@ def make(protocol: EnasProtocol, train: ImageDataset, out: str, progress: bool =
     data = f"{train.name}, {len(train):,} training images, {checksum(train)}"
     command = "python -m nasedu.study.enas_study FOLDER nasedu/study/results/enas_cells.json"
     keys = [{"method": name, "seed": seed} for name, seed in KEYS]
-    return conduct(
-        Record("enas_cells", recipe(protocol), data, command),
-        out,
-        keys,
-        enas_cells(protocol, train),
-        progress,
-    )
+    record = Record("enas_cells", recipe(protocol), data, command)
+    return conduct(record, out, keys, enas_cells(protocol, train), progress)
 
 
 def main(data: str, out: str) -> None:
