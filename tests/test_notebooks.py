@@ -30,6 +30,7 @@ SERIES = [
     "10_was_it_worth_it",
     "11_the_truth_in_a_small_space",
     "12_when_darts_fails",
+    "13_making_it_fast",
     "14_from_the_seed",
 ]
 LESSONS = sorted(FOLDER.glob("*.ipynb"))
