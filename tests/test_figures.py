@@ -16,7 +16,8 @@ CELLS = [
     new_code_cell("show.lines({'<b>&': [1, 2]}, title='A line', **AXES)"),
     new_code_cell("for _ in range(2):\n    display(show.lines({'b': [1, 2]}, title='Another', **AXES))"),
     new_code_cell(
-        "show.explore(lambda n: show.lines({'c': [n, 2]}, title='Moved', **AXES), n=show.Slider([1, 2], 2, 'n'))"
+        "show.explore(lambda n: show.lines({'c': [n, 2]}, title='Moved', **AXES), "
+        "n=show.Slider([1, 2], 2, 'n'))"
     ),
     new_code_cell(
         "show.Stack((draw_cell(PUBLISHED['DARTS_V2']), show.lines({'d': [1, 2]}, title='Part', **AXES)))"

@@ -52,7 +52,8 @@ def _exact(train: Loss, val: Loss, w: Tensor, a: Tensor, xi: float, *rest: float
 @exercise(
     "one step ahead",
     tolerance=1e-7,
-    hint="w' = w - xi * grad(train_loss(w, a), w, create_graph=True)[0]; then the gradient of val_loss(w', a)",
+    hint="w' = w - xi * grad(train_loss(w, a), w, create_graph=True)[0]; "
+    "then the gradient of val_loss(w', a)",
 )
 def one_step_ahead(answer: Callable) -> Cases:
     """Check exercise 02.1: `answer(train_loss, val_loss, w, a, xi)` is the slope of L_val(w'(a), a) in a."""
