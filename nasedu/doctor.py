@@ -22,6 +22,7 @@ from packaging.requirements import Requirement
 from nasedu.data import download
 from nasedu.data.images import is_image_folder
 from nasedu.space.ops import known, make_op
+from nasedu.study.record import processor
 
 SECONDS = 120.0  # after which a process that tries the operations counts as hanging
 MIN_MEMORY, MIN_DISK = 4.0, 2.0  # GiB
@@ -84,16 +85,10 @@ def package(requirement: Requirement) -> Finding:
 
 def cpu() -> Finding:
     """The processor, how many cores this process may use, and the instruction set that torch takes."""
-    model = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        lines = info.read_text(encoding="utf-8", errors="replace").splitlines()
-        names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-        model = names[0] if names else model
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     limits = [f"{name}={os.environ[name]}" for name in CPU_LIMITS if name in os.environ]
     isa = torch.backends.cpu.get_cpu_capability()
-    seen = f"{model}, {cores} core{'s' if cores > 1 else ''}, torch uses {isa}"
+    seen = f"{processor()}, {cores} core{'s' if cores > 1 else ''}, torch uses {isa}"
     if limits:
         return Finding("note", "cpu", f"{seen}, limited by {' '.join(limits)}", "unset these for full speed")
     return Finding("ok", "cpu", seen)

@@ -8,7 +8,6 @@ import functools
 import torch
 from torch import Tensor, nn
 
-from nasedu.space.cells import CNN as CNN
 from nasedu.space.cells import preprocess_of, stack_of, stem_of
 from nasedu.space.choice import choices
 from nasedu.space.genotype import Genotype, GenotypeError

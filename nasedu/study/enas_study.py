@@ -4,7 +4,7 @@ Each run trains a child and a controller, and at the end compares cells of the c
 of the controller as it was at the start (untaught), all scored in the same supernet on the same images.
 """
 
-import sys
+import os
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import asdict, dataclass
@@ -128,6 +128,7 @@ def enas_cells(protocol: EnasProtocol, train: ImageDataset) -> Callable[[Mapping
     return run
 
 
+COMMAND = "python -m nasedu study enas_cells --data FOLDER --out nasedu/study/results/enas_cells.json"
 KEYS = [("works", seed) for seed in range(5)] + [(name, 0) for name in VARIANTS if name != "works"]
 
 
@@ -151,22 +152,18 @@ def recipe(protocol: EnasProtocol) -> Recipe:
     return Recipe(**{name: settings[name] for name in shared}, methods=methods, model=model)
 
 
-def make(protocol: EnasProtocol, train: ImageDataset, out: str, progress: bool = True) -> Record:
+def conducted(
+    protocol: EnasProtocol, train: ImageDataset, out: str | os.PathLike[str], progress: bool = True
+) -> Record:
     """Do the runs of `KEYS` that `out` lacks, and write it after each."""
     data = f"{train.name}, {len(train):,} training images, {checksum(train)}"
-    command = "python -m nasedu.study.enas_study FOLDER nasedu/study/results/enas_cells.json"
     keys = [{"method": name, "seed": seed} for name, seed in KEYS]
-    record = Record("enas_cells", recipe(protocol), data, command)
+    record = Record("enas_cells", recipe(protocol), data, COMMAND)
     return conduct(record, out, keys, enas_cells(protocol, train), progress)
 
 
-def main(data: str, out: str) -> None:
-    """Make the record on the images of this folder."""
-    torch.set_num_threads(1)
+def make(data: str, out: str | os.PathLike[str], progress: bool = True) -> Record:
+    """Make the record on the images `data`, or go on with the one at `out`."""
     protocol = EnasProtocol()
     train, _ = get_dataset(data, subset=(protocol.images, 100), input_size=protocol.pixels)
-    make(protocol, train, out)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    return conducted(protocol, train, out, progress)

@@ -31,7 +31,7 @@ from nasedu.space.cells import CNN
 from nasedu.space.choice import random_arch
 from nasedu.space.genotype import PUBLISHED, Genotype
 from nasedu.space.network import Network, n_parameters
-from nasedu.study import record, truth
+from nasedu.study import enas_study, record, truth
 from nasedu.study.recipe import Datasets, Recipe
 from nasedu.study.record import Record, RecordError
 
@@ -245,7 +245,7 @@ STUDIES: dict[str, Study] = {
     "cell_search": Study(CELL_SEARCH, 2, cell_search),
     "equal_cost": Study(EQUAL_COST, 12, equal_cost, ("blind",)),
 }
-NAMES = (*STUDIES, "retrain")
+NAMES = (*STUDIES, "retrain", "enas_cells")
 
 
 def make(
@@ -262,6 +262,8 @@ def make(
     """
     if name not in NAMES:
         raise RecordError(f"no study {name!r}; there are {', '.join(NAMES)}")
+    if name == "enas_cells":
+        return enas_study.make(data, out, progress=progress)
     datasets = truth.TRUTH.datasets(data)
     if name == "retrain":
         found = cells_of(record.load(cells))

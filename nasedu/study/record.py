@@ -235,17 +235,22 @@ def load(name: str | os.PathLike[str]) -> Record:
 # ---- making
 
 
-def this_machine(device: torch.device) -> str:
-    """The device in words: a GPU's name, or the CPU's and the number of threads."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
+def processor() -> str:
+    """The name that the processor gives itself, or else the kind of machine."""
     model = platform.processor() or platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         model = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         pass  # not Linux, or a processor that does not say its name
-    return f"{model}, {torch.get_num_threads()} thread{'s' if torch.get_num_threads() > 1 else ''}"
+    return model
+
+
+def this_machine(device: torch.device) -> str:
+    """The device in words: a GPU's name, or the CPU's and the number of threads."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{processor()}, {torch.get_num_threads()} thread{'s' if torch.get_num_threads() > 1 else ''}"
 
 
 def stamp(device: torch.device | str = "cpu") -> dict[str, Any]:

@@ -8,7 +8,7 @@ import pytest
 
 from nasedu import get_dataset
 from nasedu.study import record
-from nasedu.study.enas_study import KEYS, VARIANTS, EnasProtocol, enas_cells, make, recipe
+from nasedu.study.enas_study import KEYS, VARIANTS, EnasProtocol, conducted, enas_cells, recipe
 
 TINY = EnasProtocol(
     pixels=8, images=64, channels=2, layers=3, nodes=1, batch_size=8, child_epochs=1, epochs=2, updates=1,
@@ -53,7 +53,7 @@ def test_a_run_repeats_itself_and_judges_both_controllers_on_the_same_images(ima
 def test_the_study_goes_on_where_it_stopped(images, tmp_path, monkeypatch):
     monkeypatch.setattr("nasedu.study.enas_study.KEYS", [("works", 0), ("works", 1)])
     out = tmp_path / "cells.json"
-    made = make(TINY, images, str(out), progress=False)
+    made = conducted(TINY, images, str(out), progress=False)
     assert [row["key"]["seed"] for row in made] == [0, 1]
     before = out.read_bytes()
-    assert make(TINY, images, str(out), progress=False) == made and out.read_bytes() == before
+    assert conducted(TINY, images, str(out), progress=False) == made and out.read_bytes() == before
