@@ -66,9 +66,12 @@ def build(source: Path, destination: Path) -> None:
 
 
 def is_progress(text: str) -> bool:
-    """Tell a progress bar on stderr from a warning worth reading."""
+    """Tell a progress bar, or the profiler's diary, on stderr from a warning worth reading."""
     lines = [line for line in re.split(r"[\r\n]+", text) if line.strip("\x1b[A ")]
-    return all(re.search(r"\d+%\||\d+it |it/s|s/it", line) for line in lines)
+    return all(
+        re.search(r"\d+%\||\d+it |it/s|s/it|ProfilerHandler\.cpp|DeviceProperties\.cpp", line)
+        for line in lines
+    )
 
 
 def clean(cell: nbformat.NotebookNode) -> list[str]:

@@ -7,6 +7,8 @@
     retrain        the cells found by cell_search, DARTS_V2 and cells drawn blindly, trained from scratch
     equal_cost     the DARTS space again: searches of the same cost, each cell found trained at once, and as
                    many blind ones
+    enas_cells     does ENAS's controller learn? A cell search in which it does, and the same with one thing
+                   changed, each judged by cells of the controller as taught and as it was at the start
 
 `python -m nasedu study NAME --data FOLDER --out FILE` makes a study: a `record.Record`, row by row. Runs of
 one seed come before those of the next, so that a study that was stopped is balanced over the methods.
@@ -16,6 +18,7 @@ import functools
 import os
 import time
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import asdict, replace
 from typing import Any, NamedTuple
 
@@ -31,7 +34,7 @@ from nasedu.space.cells import CNN
 from nasedu.space.choice import random_arch
 from nasedu.space.genotype import PUBLISHED, Genotype
 from nasedu.space.network import Network, n_parameters
-from nasedu.study import enas_study, record, truth
+from nasedu.study import record, truth
 from nasedu.study.recipe import Datasets, Recipe
 from nasedu.study.record import Record, RecordError
 
@@ -74,6 +77,28 @@ MANY_SEEDS = replace(
         "ENAS": {**SMALL_SPACE.methods["ENAS"], "epochs": 13},
         "random": {"epochs": 20, "n_candidates": 30},
     },
+)  # fmt: skip
+# A cell search in which the controller learns, and what is changed in the others, one thing at a time; all
+# four together are the search of ENAS's released constants, in which it does not.
+LEARNING: dict[str, Any] = {
+    "method": "ENAS", "valid_share": 0.25, "ctrl_steps": 20, "ctrl_steps_aggregate": 10, "child_epochs": 20,
+    "paired": True, "reward_images": 256, "ctrl_lr": 0.01,
+    "ctrl_kwargs": {"tanh_constant": 2.5, "op_tanh_reduce": 1.0, "start_bias": 0.0, "normal_bias": 0.0},
+}  # fmt: skip
+OWN_IMAGES = {"paired": False, "reward_images": None, "baseline_decay": 0.99}
+CHANGED: dict[str, dict[str, Any]] = {
+    "works": {},
+    "own images": OWN_IMAGES,
+    "together": {"child_epochs": 0},
+    "released constants": {"ctrl_kwargs": {}},
+    "slow Adam": {"ctrl_lr": 3.5e-3},
+    "all four": {**OWN_IMAGES, "child_epochs": 0, "ctrl_kwargs": {}, "ctrl_lr": 3.5e-3},
+}
+ENAS_CELLS = Recipe(
+    pixels=16, images=8_000, valid_images=0, test_images=100, channels=8, layers=4, epochs=36, batch_size=64,
+    lr=0.05,
+    methods={name: {**LEARNING, **changed} for name, changed in CHANGED.items()},
+    model={"n_nodes": 3, "ops": ["max_pool_3x3", "skip_connect", "sep_conv_3x3", "sep_conv_5x5"]},
 )  # fmt: skip
 # The same in the DARTS space, about 38 s a search.
 EQUAL_COST = replace(
@@ -193,14 +218,13 @@ def equal_cost(recipe: Recipe, datasets: Datasets, judge: Recipe = QUICK) -> Run
 
     def run(key: Key) -> dict[str, Any]:
         method, seed = key["method"], key["seed"]
-        started = time.process_time()
         if method == "blind":
-            cell = blind(seed)
+            cell, searched = blind(seed), 0.0  # there is no search to pay for
         else:
+            started = time.process_time()
             trainer = recipe.search(method, datasets[0], seed)
             trainer.fit_to_the_end()
-            cell = trainer.genotype()
-        searched = time.process_time() - started
+            cell, searched = trainer.genotype(), time.process_time() - started
         trained = train_cell(judge, datasets, cell, seed)
         curve = [round(line["valid_acc1"], 5) for line in trained.pop("history")]
         return {"search_seconds": round(searched, 1), "genotype": asdict(cell), **trained, "curve": curve}
@@ -230,6 +254,26 @@ def keys(recipe: Recipe, seeds: int, *more: str) -> list[dict[str, Any]]:
     return [{"method": method, "seed": seed} for seed in range(seeds) for method in (*recipe.methods, *more)]
 
 
+def enas_cells(recipe: Recipe, datasets: Datasets) -> Run:
+    """Search by one variant with one seed; rewards of 40 cells of the taught and of 40 of the untaught
+    controller, all in the same supernet on the same 512 images of those that give rewards.
+    """
+
+    def run(key: Key) -> dict[str, Any]:
+        trainer = recipe.search(key["method"], datasets[0], key["seed"], candidate_images=512)
+        untaught = deepcopy(trainer.controller)
+        history = trainer.fit_to_the_end()
+        rewards = {}
+        for name, controller in (("taught", trainer.controller), ("untaught", untaught)):
+            with torch.no_grad():
+                sample = controller.sample(40, seeded(key["seed"], 10))
+            candidates = trainer.rank(sample[i] for i in range(len(sample)))
+            rewards[name] = [round(candidate.scores["reward"], 5) for candidate in candidates]
+        return {**rewards, "history": history.epochs}
+
+    return run
+
+
 class Study(NamedTuple):
     """A study's recipe, how many seeds it is shipped with, what one run does, and what else has keys."""
 
@@ -244,8 +288,9 @@ STUDIES: dict[str, Study] = {
     "many_seeds": Study(MANY_SEEDS, 45, many_seeds),
     "cell_search": Study(CELL_SEARCH, 2, cell_search),
     "equal_cost": Study(EQUAL_COST, 12, equal_cost, ("blind",)),
+    "enas_cells": Study(ENAS_CELLS, 5, enas_cells),
 }
-NAMES = (*STUDIES, "retrain", "enas_cells")
+NAMES = (*STUDIES, "retrain")
 
 
 def make(
@@ -262,9 +307,7 @@ def make(
     """
     if name not in NAMES:
         raise RecordError(f"no study {name!r}; there are {', '.join(NAMES)}")
-    if name == "enas_cells":
-        return enas_study.make(data, out, progress=progress)
-    datasets = truth.TRUTH.datasets(data)
+    datasets = (RETRAIN if name == "retrain" else STUDIES[name].recipe).datasets(data)
     if name == "retrain":
         found = cells_of(record.load(cells))
         recipe, run = RETRAIN, retrain(RETRAIN, datasets, found)

@@ -208,7 +208,10 @@ def test_the_command_makes_what_is_missing_of_the_small_table(tmp_path, capsys):
 def test_ctrl_c_ends_two_processes_in_a_line_and_keeps_their_rows(tmp_path):
     out = tmp_path / "small.json"
     process = subprocess.Popen(
-        [sys.executable, "-m", "nasedu", "truth", "--small", "--seeds", "8", "--jobs", "2", "--out", str(out)],
+        [
+            *(sys.executable, "-m", "nasedu", "truth", "--small", "--seeds", "8"),
+            *("--jobs", "2", "--out", str(out)),
+        ],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip

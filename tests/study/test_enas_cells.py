@@ -8,11 +8,16 @@ import pytest
 
 from nasedu import get_dataset
 from nasedu.study import record
-from nasedu.study.enas_study import KEYS, VARIANTS, EnasProtocol, conducted, enas_cells, recipe
+from nasedu.study.protocols import CHANGED, ENAS_CELLS, enas_cells
 
-TINY = EnasProtocol(
-    pixels=8, images=64, channels=2, layers=3, nodes=1, batch_size=8, child_epochs=1, epochs=2, updates=1,
-    samples=2, reward_images=8, judged=3, judged_images=16,
+SHORT = {"child_epochs": 1, "ctrl_steps": 1, "ctrl_steps_aggregate": 2}
+TINY = replace(
+    ENAS_CELLS, pixels=8, images=64, channels=2, layers=3, epochs=2, batch_size=8, crop_padding=1,
+    methods={
+        "works": {**ENAS_CELLS.methods["works"], **SHORT, "reward_images": 8},
+        "all four": {**ENAS_CELLS.methods["all four"], **SHORT, "child_epochs": 0},
+    },
+    model={**ENAS_CELLS.model, "n_nodes": 1},
 )  # fmt: skip
 
 
@@ -34,26 +39,22 @@ def test_over_five_seeds_the_taught_controller_beats_the_untaught_one_on_the_sam
 
 def test_the_record_is_of_the_settings_that_the_study_has():
     kept = record.load("enas_cells")
-    assert kept.recipe == recipe(EnasProtocol())
-    keys = {(row["key"]["method"], row["key"]["seed"]) for row in kept}
-    assert keys <= set(KEYS) and {name for name, _ in keys} <= set(VARIANTS)
+    assert kept.recipe == ENAS_CELLS
+    assert {row["key"]["method"] for row in kept} <= set(CHANGED)
+    assert all(len(row["taught"]) == len(row["untaught"]) == 40 for row in kept)
+    assert all(len(row["history"]) == ENAS_CELLS.epochs for row in kept)
 
 
 @pytest.mark.parametrize("method", ["works", "all four"])
 def test_a_run_repeats_itself_and_judges_both_controllers_on_the_same_images(images, method):
-    run = enas_cells(TINY, images)
+    run = enas_cells(TINY, (images, images, images))
     first = run({"method": method, "seed": 3})
     assert first == run({"method": method, "seed": 3})
-    assert len(first["taught"]) == len(first["untaught"]) == TINY.judged
+    assert len(first["taught"]) == len(first["untaught"]) == 40
     assert [line["epoch"] for line in first["history"]] == [1, 2]
-    untouched = enas_cells(replace(TINY, child_epochs=2), images)({"method": "works", "seed": 3})
-    assert untouched["taught"] == untouched["untaught"], "a controller that never moved draws the same cells"
 
 
-def test_the_study_goes_on_where_it_stopped(images, tmp_path, monkeypatch):
-    monkeypatch.setattr("nasedu.study.enas_study.KEYS", [("works", 0), ("works", 1)])
-    out = tmp_path / "cells.json"
-    made = conducted(TINY, images, str(out), progress=False)
-    assert [row["key"]["seed"] for row in made] == [0, 1]
-    before = out.read_bytes()
-    assert conducted(TINY, images, str(out), progress=False) == made and out.read_bytes() == before
+def test_a_controller_that_never_moved_draws_the_same_cells(images):
+    still = {"works": {**TINY.methods["works"], "child_epochs": 2}}
+    row = enas_cells(replace(TINY, methods=still), (images, images, images))({"method": "works", "seed": 3})
+    assert row["taught"] == row["untaught"]
