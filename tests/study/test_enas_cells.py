@@ -58,3 +58,9 @@ def test_a_controller_that_never_moved_draws_the_same_cells(images):
     still = {"works": {**TINY.methods["works"], "child_epochs": 2}}
     row = enas_cells(replace(TINY, methods=still), (images, images, images))({"method": "works", "seed": 3})
     assert row["taught"] == row["untaught"]
+
+
+def test_the_taught_cells_are_the_taught_controllers(images):
+    fast = {"works": {**TINY.methods["works"], "ctrl_lr": 5.0}}
+    row = enas_cells(replace(TINY, methods=fast), (images, images, images))({"method": "works", "seed": 3})
+    assert row["taught"] != row["untaught"]
