@@ -79,7 +79,7 @@ def test_only_the_first_images_of_the_pool_are_used():
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_method_of_a_study_can_be_built(name):
-    recipe = replace(STUDIES[name].recipe, images=512, pool=0, valid_images=0, test_images=16)
+    recipe = replace(STUDIES[name].recipe, images=1_024, pool=0, valid_images=0, test_images=16)
     train, *_ = recipe.datasets("shapes10")
     for method in recipe.methods:
         trainer = recipe.search(method, train, 0)
