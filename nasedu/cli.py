@@ -78,6 +78,7 @@ def parser() -> argparse.ArgumentParser:
     many.add_argument("name", choices=protocols.NAMES)
     many.add_argument("--data", default="cifar10", help="an image folder, or cifar10 (default)")
     many.add_argument("--seeds", type=whole(1), help="for each method or cell (default: as shipped)")
+    many.add_argument("--method", action="append", default=[], help="only this one now (may be repeated)")
     many.add_argument("--cells", type=Path, help="for retrain: the cell_search record (default: as shipped)")
     many.add_argument("--out", type=Path, required=True, help="the JSON file to write, run by run")
     return main
@@ -189,7 +190,8 @@ def _study(given: argparse.Namespace) -> int:
     torch.set_num_threads(1)
     out = _file(given.out)
     try:
-        made = protocols.make(given.name, given.data, out, given.seeds, given.cells or "cell_search")
+        cells = given.cells or "cell_search"
+        made = protocols.make(given.name, given.data, out, given.seeds, cells, methods=given.method)
     except KeyboardInterrupt:
         print(f"interrupted; the runs so far are in {out}; {AGAIN}")
         return 130

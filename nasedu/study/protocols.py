@@ -7,6 +7,8 @@
     retrain        the cells found by cell_search, DARTS_V2 and cells drawn blindly, trained from scratch
     equal_cost     the DARTS space again: searches of the same cost, each cell found trained at once, and as
                    many blind ones
+    lengths        the first-order searches of equal_cost, 4 and 16 times as long
+    long_search    DARTS with its paper's 50 epochs, small enough for a CPU: how alpha goes, epoch by epoch
     enas_cells     does ENAS's controller learn? A cell search in which it does, and the same with one thing
                    changed, each judged by cells of the controller as taught and as it was at the start
 
@@ -17,7 +19,7 @@ one seed come before those of the next, so that a study that was stopped is bala
 import functools
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, replace
 from typing import Any, NamedTuple
@@ -116,6 +118,22 @@ EQUAL_COST = replace(
         "random": {"epochs": 51, "n_candidates": 40},
     },
 )  # fmt: skip
+LENGTHS = replace(
+    EQUAL_COST,
+    methods={
+        f"DARTS 1st {times}x": {"method": "DARTS 1st", "arc_learning_rate": 0.02, "epochs": 5 * times}
+        for times in (4, 16)
+    },
+)
+# The paper's search (arXiv:1806.09055, section 3.1.1), five times fewer steps: 50 epochs of 78 steps for 50
+# of 390. Adam moves alpha by about its rate a step, so the rate is five times the paper's 3e-4.
+LONG_SEARCH = Recipe(
+    pixels=16, images=10_000, channels=8, layers=5, epochs=50, batch_size=64, lr_min=0.001,
+    methods={
+        "DARTS 1st": {"arc_learning_rate": 1.5e-3},
+        "DARTS 2nd": {"arc_learning_rate": 1.5e-3, "epochs": 20},
+    },
+)  # fmt: skip
 # How a cell is judged: DARTS's evaluation (arXiv:1806.09055, section 3.2), much smaller and shorter.
 RETRAIN = Recipe(pixels=16, images=10_000, channels=8, layers=5, epochs=5, batch_size=64, lr=0.05)
 QUICK = replace(RETRAIN, images=5_000, layers=3, epochs=4)
@@ -185,6 +203,19 @@ def cell_search(recipe: Recipe, datasets: Datasets) -> Run:
         trainer = recipe.search(key["method"], datasets[0], key["seed"])
         history = trainer.fit_to_the_end()
         return {"genotype": asdict(trainer.genotype()), "history": history.epochs}
+
+    return run
+
+
+def long_search(recipe: Recipe, datasets: Datasets) -> Run:
+    """As `cell_search`; with the gap after each epoch, and the cell found trained from scratch by RETRAIN."""
+    images = datasets[1].take(range(min(1000, len(datasets[1]))))
+
+    def run(key: Key) -> dict[str, Any]:
+        trainer = recipe.search(key["method"], datasets[0], key["seed"], callbacks=[gap_callback(images)])
+        history = trainer.fit_to_the_end()
+        trained = train_cell(RETRAIN, datasets, trainer.genotype(), key["seed"])
+        return {"genotype": asdict(trainer.genotype()), **trained, "history": history.epochs}
 
     return run
 
@@ -288,6 +319,8 @@ STUDIES: dict[str, Study] = {
     "many_seeds": Study(MANY_SEEDS, 45, many_seeds),
     "cell_search": Study(CELL_SEARCH, 2, cell_search),
     "equal_cost": Study(EQUAL_COST, 12, equal_cost, ("blind",)),
+    "lengths": Study(LENGTHS, 12, equal_cost),
+    "long_search": Study(LONG_SEARCH, 4, long_search),
     "enas_cells": Study(ENAS_CELLS, 5, enas_cells),
 }
 NAMES = (*STUDIES, "retrain")
@@ -300,10 +333,12 @@ def make(
     seeds: int | None = None,
     cells: str | os.PathLike[str] = "cell_search",
     progress: bool = True,
+    methods: Sequence[str] = (),
 ) -> Record:
     """Make the study of this name on the images `data`, or go on with the one at `out`.
 
-    `retrain` reads the cells of the record `cells`. Raises RecordError as `record.conduct` does.
+    `retrain` reads the cells of the record `cells`. `methods` are the only ones to run now (default: all).
+    Raises RecordError as `record.conduct` does, and for a method that the study has not.
     """
     if name not in NAMES:
         raise RecordError(f"no study {name!r}; there are {', '.join(NAMES)}")
@@ -316,5 +351,9 @@ def make(
         study = STUDIES[name]
         recipe, run = study.recipe, study.run(study.recipe, datasets)
         todo = keys(recipe, seeds or study.seeds, *study.more)
+        for method in methods:
+            if method not in (*recipe.methods, *study.more):
+                raise RecordError(f"{name} has no method {method!r}; wanted {', '.join(recipe.methods)}")
+        todo = [key for key in todo if not methods or key["method"] in methods]
     command = f"python -m nasedu study {name} --data FOLDER --out nasedu/study/results/{name}.json"
     return record.conduct(Record(name, recipe, truth.described(datasets), command), out, todo, run, progress)

@@ -238,3 +238,34 @@ def test_the_many_seeds_cost_the_same_for_every_method():
     middle = sum(costs) / len(costs)
     assert all(abs(cost / middle - 1) < 0.1 for cost in costs), costs
     assert all(tuple(row["names"]) in small.architectures() for row in found)
+
+
+def test_a_study_may_run_some_of_its_methods_only(datasets, monkeypatch, tmp_path):
+    monkeypatch.setitem(STUDIES, "many_seeds", STUDIES["many_seeds"]._replace(recipe=TINY))
+    monkeypatch.setattr(Recipe, "datasets", lambda recipe, name: datasets)
+    made = protocols.make(
+        "many_seeds", "any", tmp_path / "m.json", 2, progress=False, methods=["GDAS", "random"]
+    )
+    assert [row["key"]["method"] for row in made] == ["GDAS", "random"] * 2
+    with pytest.raises(RecordError, match="no method 'SNAS'; wanted DARTS 1st"):
+        protocols.make("many_seeds", "any", tmp_path / "m.json", 2, progress=False, methods=["SNAS"])
+
+
+def test_the_long_search_keeps_alpha_and_the_gap_of_each_epoch(datasets, monkeypatch):
+    monkeypatch.setattr(protocols, "RETRAIN", dataclasses.replace(protocols.RETRAIN, images=64, epochs=1))
+    recipe = tiny(protocols.EQUAL_COST, methods={"DARTS 1st": {"epochs": 2}})
+    run = protocols.long_search(recipe, datasets)({"method": "DARTS 1st", "seed": 0})
+    assert [line["epoch"] for line in run["history"]] == [1, 2]
+    assert all({"arch", "supernet_acc1", "derived_acc1"} <= set(line) for line in run["history"])
+    assert Genotype(**run["genotype"]) == Genotype.derive(
+        {label: torch.tensor(matrix) for label, matrix in run["history"][-1]["arch"].items()}
+    )
+    assert 0 <= run["test_accuracy"] <= 1
+
+
+def test_longer_searches_differ_from_equal_cost_in_their_length_alone():
+    assert dataclasses.replace(protocols.LENGTHS, methods=EQUAL_COST.methods) == EQUAL_COST
+    once = EQUAL_COST.methods["DARTS 1st"]
+    for times in (4, 16):
+        longer = protocols.LENGTHS.methods[f"DARTS 1st {times}x"]
+        assert longer == {**once, "method": "DARTS 1st", "epochs": times * EQUAL_COST.epochs_of("DARTS 1st")}
