@@ -1,4 +1,12 @@
-"""The base of every error that this package raises on purpose."""
+"""The base of every error that this package raises on purpose, and the checks of numbers that it shares."""
+
+import math
+import numbers
+import reprlib
+from typing import Any
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
 
 
 class NaseduError(Exception):
@@ -7,3 +15,47 @@ class NaseduError(Exception):
     `ArchError`, `GenotypeError`, `DatasetError`, `CheckpointError` and the others derive from it, and from
     the built-in they always were: ValueError, RuntimeError, OSError.
     """
+
+
+class ArgumentError(NaseduError, ValueError):
+    """An argument is nothing that can be used."""
+
+
+def short(value: object) -> str:
+    """`value` in a line of a message: its repr, bounded in length and depth; of a tensor type and shape."""
+    if hasattr(value, "dtype") and hasattr(value, "shape"):
+        return f"{value.dtype} of shape {tuple(value.shape)}"
+    try:
+        return " ".join(_SHORT.repr(value).split())
+    except Exception:  # an int of 5,000 digits has no repr, and an object may have a broken one
+        return f"a {type(value).__name__}"
+
+
+def _range(least: float, most: float) -> str:
+    return f"from {least:,} up" if most == math.inf else f"from {least:,} to {most:,}"
+
+
+def check_whole(
+    name: str, value: Any, least: int, most: float = math.inf, error: type[NaseduError] = ArgumentError
+) -> int:
+    """`value` as an int. Raises `error` unless it is a whole number (no bool, no 3.0) from `least` to `most`.
+
+    `name` is what the message calls it, such as "batch_size".
+    """
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not whole or not least <= int(value) <= most:
+        raise error(f"{name} is {short(value)}; wanted a whole number {_range(least, most)}")
+    return int(value)
+
+
+def check_number(
+    name: str, value: Any, least: float, most: float = math.inf, error: type[NaseduError] = ArgumentError
+) -> float:
+    """`value` as a float. Raises `error` unless it is a finite number (no bool) from `least` to `most`."""
+    try:
+        number = float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else math.nan
+    except OverflowError:  # an int that no float holds
+        number = math.nan
+    if not (math.isfinite(number) and least <= number <= most):
+        raise error(f"{name} is {short(value)}; wanted a number {_range(least, most)}")
+    return number
