@@ -10,6 +10,7 @@ from nasedu.search.base import (
     gap_callback,
     reward_accuracy,
 )
+from nasedu.search.checkpoint import CheckpointError
 from nasedu.search.controller import ENAS_OPS, IMPOSSIBLE, MACRO_CONSTANTS, Controller
 from nasedu.search.darts import DartsTrainer, Softmax
 from nasedu.search.decisions import (
@@ -44,7 +45,7 @@ from nasedu.search.registry import METHODS, Method, build
 from nasedu.search.reinforce import advantages, leave_one_out, moving_baseline, policy_loss
 from nasedu.search.relaxation import EDGES, EdgeShares, Gumbel, edge_shares, gumbel, gumbel_one_hot
 from nasedu.search.standalone import StandaloneTrainer, cosine, one_cycle
-from nasedu.search.trainer import CheckpointError, Trainer, default_device
+from nasedu.search.trainer import Trainer, default_device
 
 __all__ = [
     "Candidate",

@@ -20,17 +20,10 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from nasedu.data.datasets import seeded
-from nasedu.errors import NaseduError
-from nasedu.files import whole
+from nasedu.search import checkpoint
 from nasedu.search.evaluation import Mean
 from nasedu.search.history import History
 from nasedu.search.memory import channels_last
-
-FORMAT = "nasedu-checkpoint"
-
-
-class CheckpointError(NaseduError, RuntimeError):
-    """A checkpoint can't be read, or belongs to another run; the message says which and what to do."""
 
 
 def default_device() -> torch.device:
@@ -206,68 +199,14 @@ class Trainer:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything a resumed run needs to `path`: whole or not at all, even if killed in between."""
-        state = {
-            "format": FORMAT,
-            "config": self.config(),
-            "epoch": self.epoch,
-            "step": self.step,
-            "mean": self.mean.state,
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict() if self.scheduler is not None else None,
-            "extra": self.extra_state(),
-            "history": self.history.to_json(),
-        }
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        with whole(path) as temporary, open(temporary, "wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
+        checkpoint.save(self, path)
 
     def load(self, path: str | os.PathLike[str]) -> None:
         """Take the state back that `save` wrote.
 
         Raises CheckpointError, changing nothing, if the file is broken or belongs to another run.
         """
-        try:
-            state = torch.load(path, map_location=self.device, weights_only=True)
-        except FileNotFoundError:
-            raise
-        except Exception as error:  # torch.load raises many kinds for a broken file
-            raise CheckpointError(
-                f"{path} is no readable checkpoint ({type(error).__name__}: {str(error):.200}); "
-                "remove it to start anew, or give another path"
-            ) from error
-        if not isinstance(state, dict) or state.get("format") != FORMAT:
-            raise CheckpointError(f"{path} is a torch file, but no nasedu checkpoint; give another path")
-        ours, theirs = self.config(), state["config"]
-        differing = [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)]
-        if differing:
-            saved = {key: theirs.get(key) for key in differing}
-            wanted = {key: ours.get(key) for key in differing}
-            raise CheckpointError(
-                f"{path} belongs to another run: it has {saved}, this run has {wanted}; "
-                "use the same arguments, remove the file, or give another path"
-            )
-        if (self.scheduler is None) != (state["scheduler"] is None):
-            raise CheckpointError(
-                f"{path} was saved {'without' if self.scheduler else 'with'} a scheduler; use the same"
-            )
-        shapes = [
-            {name: tuple(t.shape) for name, t in s.items()} for s in (self.model.state_dict(), state["model"])
-        ]
-        if shapes[0] != shapes[1]:
-            names = [
-                name for name in {**shapes[0], **shapes[1]} if shapes[0].get(name) != shapes[1].get(name)
-            ]
-            raise CheckpointError(f"{path} holds the weights of another model: {', '.join(names[:5])} differ")
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.scheduler is not None:
-            self.scheduler.load_state_dict(state["scheduler"])
-        self.load_extra_state(state["extra"])
-        self.epoch, self.step, self.mean = state["epoch"], state["step"], Mean(state["mean"])
-        self.history = History.from_json(state["history"])
+        checkpoint.load(self, path)
 
 
 @contextmanager

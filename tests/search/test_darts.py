@@ -23,7 +23,7 @@ from nasedu import (
     read,
 )
 from nasedu.search import hypergrad
-from nasedu.search.trainer import CheckpointError
+from nasedu.search.checkpoint import CheckpointError
 
 OPTIONS = {"loss": nn.CrossEntropyLoss(), "metrics": accuracy}
 

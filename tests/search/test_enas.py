@@ -34,7 +34,7 @@ from nasedu import (
     reward_accuracy,
 )
 from nasedu.data.datasets import seeded
-from nasedu.search.trainer import CheckpointError
+from nasedu.search.checkpoint import CheckpointError
 
 OPTIONS = {
     "loss": nn.CrossEntropyLoss(),

@@ -13,7 +13,7 @@ from models import Own
 from torch import nn
 
 from nasedu import EnasTrainer, Genotype, MacroCNN, Network, RandomSearch, accuracy, get_dataset, read
-from nasedu.search.trainer import CheckpointError
+from nasedu.search.checkpoint import CheckpointError
 from nasedu.space.small import SmallCNN
 
 OPTIONS = {"loss": nn.CrossEntropyLoss(), "metrics": accuracy, "progress": False, "n_candidates": 4}

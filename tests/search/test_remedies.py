@@ -23,7 +23,7 @@ from nasedu.search import (
     gumbel,
     gumbel_one_hot,
 )
-from nasedu.search.trainer import CheckpointError
+from nasedu.search.checkpoint import CheckpointError
 from nasedu.space.cells import PartialEdge
 from nasedu.space.choice import Sampled, points
 from nasedu.space.derive import describe

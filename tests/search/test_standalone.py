@@ -13,8 +13,8 @@ from torch import nn
 from nasedu import Genotype, Network, accuracy, get_dataset
 from nasedu.data.datasets import batch_at, seeded
 from nasedu.data.images import DatasetError
+from nasedu.search.checkpoint import CheckpointError
 from nasedu.search.standalone import StandaloneTrainer, cosine, one_cycle
-from nasedu.search.trainer import CheckpointError
 from nasedu.space.small import SmallCNN, matrix
 
 ARCH = matrix(("conv_3x3", "skip_connect", "conv_1x1"))

@@ -15,9 +15,9 @@ from nasedu import DartsTrainer, History, accuracy, batch_statistics, evaluate, 
 from nasedu.data.datasets import batches
 from nasedu.data.images import DatasetError
 from nasedu.search.base import SearchTrainer
+from nasedu.search.checkpoint import CheckpointError
 from nasedu.search.evaluation import Mean
 from nasedu.search.history import HistoryError
-from nasedu.search.trainer import CheckpointError
 
 
 class Uniform(SearchTrainer):
