@@ -9,6 +9,7 @@ import ast
 import json
 import re
 import statistics
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -16,6 +17,10 @@ import nbformat
 import pytest
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
+sys.path.insert(0, str(FOLDER.parent / "tools"))
+
+import oneclick  # noqa: E402
+
 SERIES = [
     "00_start_here",
     "01_architectures_are_hyperparameters",
@@ -53,7 +58,8 @@ def cells(path: Path) -> list[nbformat.NotebookNode]:
 
 
 def code(path: Path) -> list[nbformat.NotebookNode]:
-    return [cell for cell in cells(path) if cell.cell_type == "code"]
+    """The code cells of the lesson; the one that installs the package is the machinery's."""
+    return [cell for cell in cells(path) if cell.cell_type == "code" and not oneclick.installs(cell)]
 
 
 def words(path: Path) -> list[str]:
@@ -138,6 +144,16 @@ def test_it_ran_without_an_error_or_a_warning(path):
         for output in cell.outputs:
             assert output.output_type != "error", f"cell {number}: {output.ename}: {output.evalue}"
             assert output.get("name") != "stderr", f"cell {number} wrote to stderr: {output.text[:300]}"
+
+
+@each_notebook
+def test_before_all_others_stands_the_cell_that_installs_the_package(path):
+    first = next(cell for cell in cells(path) if cell.cell_type == "code")
+    assert first.source == oneclick.install_cell(oneclick.repository()).rstrip(), (
+        "run `python tools/oneclick.py`"
+    )
+    assert oneclick.installs(first) and {"remove-cell", "skip-execution"} <= set(first.metadata.tags)
+    assert first.execution_count is None and not first.outputs, "it is not run where the package is"
 
 
 @each_notebook

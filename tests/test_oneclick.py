@@ -5,12 +5,13 @@ import sys
 import urllib.parse
 from pathlib import Path
 
+import nbformat
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
 
-from oneclick import install_cell, launch_links  # noqa: E402
+from oneclick import give_install_cell, install_cell, installs, launch_links  # noqa: E402
 
 ADDRESS = "https://github.com/somebody/nasedu"
 # The package is not to be found, and installing is only written down.
@@ -38,6 +39,27 @@ def test_the_cell_installs_from_the_address():
 def test_without_an_address_the_cell_says_what_to_do():
     done = ran(install_cell(None), HIDDEN)
     assert done.returncode == 1 and "make lab" in done.stderr and "RUN" not in done.stdout
+
+
+def test_a_notebook_gets_the_cell_once_and_before_its_code():
+    text, code = nbformat.v4.new_markdown_cell("# 99"), nbformat.v4.new_code_cell("import torch")
+    notebook = nbformat.v4.new_notebook(cells=[text, code])
+    for address in (None, ADDRESS):
+        give_install_cell(notebook, address)
+    nbformat.validate(notebook)
+    assert [installs(cell) for cell in notebook.cells] == [False, True, False]
+    assert ADDRESS in notebook.cells[1].source
+
+
+def test_the_cell_of_the_course_tells_a_python_without_the_package_what_to_do(tmp_path):
+    notebook = nbformat.read(ROOT / "notebooks" / "00_start_here.ipynb", as_version=4)
+    cell = next(cell for cell in notebook.cells if cell.cell_type == "code")
+    # -S: no site-packages, so that nothing is hidden from it but what is really not there
+    done = subprocess.run(
+        [sys.executable, "-S", "-I", "-c", cell.source], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "make lab" in done.stderr and "pip install" in done.stderr
 
 
 def test_links_name_the_notebook():

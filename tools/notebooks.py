@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+from oneclick import give_install_cell, repository
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
@@ -59,6 +60,7 @@ def build(source: Path, destination: Path) -> None:
         seen[digest] = seen.get(digest, 0) + 1
         cell.id = digest if seen[digest] == 1 else f"{digest}-{seen[digest]}"
         cell.metadata.setdefault("slideshow", {}).setdefault("slide_type", slide_type(cell))
+    give_install_cell(notebook, repository())
     save(notebook, destination)
 
 

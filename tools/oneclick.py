@@ -5,12 +5,26 @@ unset there are no links, and the cell says what to do.
 
     launch_links("https://github.com/owner/name", "notebooks/04_the_mixed_edge.ipynb")  Markdown for a page
     install_cell("https://github.com/owner/name")                                      Python for a first cell
+    python tools/oneclick.py                        write that cell anew, into every notebook of the course
 """
 
 from __future__ import annotations
 
 import re
+import tomllib
+from pathlib import Path
 from urllib.parse import quote
+
+import nbformat
+
+ROOT = Path(__file__).resolve().parents[1]
+INSTALL = "install"  # the cell's tag and id
+
+
+def repository() -> str | None:
+    """Read `[project.urls] Repository` from pyproject.toml; None until the project is published."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return project.get("urls", {}).get("Repository")
 
 
 def slug(repository: str) -> str:
@@ -52,3 +66,38 @@ if importlib.util.find_spec("nasedu") is None:
 
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", f"nasedu @ git+{{address}}"], check=True)
 '''
+
+
+def installs(cell: nbformat.NotebookNode) -> bool:
+    """Tell the cell that installs the package, which is no part of the lesson."""
+    return INSTALL in cell.metadata.get("tags", [])
+
+
+def give_install_cell(notebook: nbformat.NotebookNode, address: str | None) -> None:
+    """Put the cell before the first code cell, folded; a cell that is there already is replaced.
+
+    Pages and decks leave it out. `tools/notebooks.py execute` does not run it, so it has no number.
+    """
+    cells = [cell for cell in notebook.cells if not installs(cell)]
+    cell = nbformat.v4.new_code_cell(install_cell(address).rstrip(), id=INSTALL)
+    cell.metadata = nbformat.from_dict(
+        {
+            "jupyter": {"source_hidden": True},
+            "slideshow": {"slide_type": "skip"},
+            "tags": [INSTALL, "remove-cell", "skip-execution"],
+        }
+    )
+    first = next(i for i, one in enumerate(cells) if one.cell_type == "code")
+    notebook.cells = [*cells[:first], cell, *cells[first:]]
+
+
+def main() -> None:
+    """Write the cell into every notebook."""
+    for path in sorted((ROOT / "notebooks").rglob("*.ipynb")):
+        notebook = nbformat.read(path, as_version=4)
+        give_install_cell(notebook, repository())
+        nbformat.write(notebook, path)
+
+
+if __name__ == "__main__":
+    main()

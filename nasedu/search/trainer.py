@@ -31,6 +31,12 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def watched() -> bool:
+    """Whether somebody may see a bar: on a terminal, or on the page of a notebook's kernel."""
+    python = sys.modules.get("IPython")
+    return sys.stderr.isatty() or (python is not None and hasattr(python.get_ipython(), "kernel"))
+
+
 class Trainer:
     """The loop: `num_epochs` epochs of `steps_per_epoch` calls of `train_step`. Subclasses say what a
     step is.
@@ -40,7 +46,7 @@ class Trainer:
     there every `checkpoint_every` steps and after each epoch, and a file that is already there is
     resumed from. `scheduler` (a torch LRScheduler) is stepped once an epoch. Each of `callbacks` is
     called with the trainer after each epoch. `log_frequency` prints a line every so many steps.
-    `progress` shows a bar (default: on a terminal).
+    `progress` shows a bar (default: on a terminal and in a notebook).
     """
 
     kind = "Trainer"
@@ -71,7 +77,7 @@ class Trainer:
         self.log_frequency, self.callbacks = log_frequency, tuple(callbacks)
         self.checkpoint = Path(checkpoint) if checkpoint is not None else None
         self.checkpoint_every = checkpoint_every
-        self.progress = sys.stderr.isatty() if progress is None else progress
+        self.progress = watched() if progress is None else progress
         self.epoch = self.step = 0
         self.mean = Mean()
         self.history = History()
@@ -138,6 +144,7 @@ class Trainer:
         # The steps seed torch's global generator (for dropout); the caller's own state is put back.
         with _interruptible() as interrupted, torch.random.fork_rng(devices=gpus), bar:
             while not self.finished():
+                bar.set_description(f"{self.kind}, epoch {self.epoch + 1} of {self.num_epochs}")
                 started = time.perf_counter()
                 while self.step < self.steps_per_epoch and not interrupted():
                     self._one_step()

@@ -223,6 +223,27 @@ def entropy_over_time(history: Any, title: str = "How undecided are the edges?")
     return lines(series, at, title=title, xlabel="epoch", ylabel=label, bands=bands, levels=levels)
 
 
+def _curves() -> tuple[Any, Any, Any]:
+    """A figure with axes for the loss and for the accuracy."""
+    made, (left, right) = figure(1, 2, size=(13, 5))
+    for axes in (left, right):
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    left.set(title="Loss", xlabel="epoch", ylabel="cross-entropy (nats)")
+    right.set(title="Accuracy", xlabel="epoch", ylabel="accuracy (%)")
+    return made, left, right
+
+
+@styled()
+def no_curves_yet(title: str) -> Picture:
+    """Draw the axes of `learning_curves` before the first epoch has ended."""
+    made, left, right = _curves()
+    for axes in (left, right):
+        axes.set(xlim=(0, 1), ylim=(0, 1), xticks=[], yticks=[])
+        axes.text(0.5, 0.5, "the first point comes\nwith the end of epoch 1", ha="center", va="center")
+    made.suptitle(title)
+    return finish(made, f"{sentence(title)} No epoch has ended yet.")
+
+
 @styled()
 def learning_curves(history: Any, title: str = "Learning curves") -> Picture:
     """Draw loss and accuracy over the epochs: training broken, validation solid; one colour for each history.
@@ -231,7 +252,7 @@ def learning_curves(history: Any, title: str = "Learning curves") -> Picture:
     plot.
     """
     histories = history if isinstance(history, Mapping) else {"": history}
-    made, (left, right) = figure(1, 2, size=(13, 5))
+    made, left, right = _curves()
     said = []
     for (name, one), color in zip(histories.items(), cycle(OKABE_ITO), strict=False):
         epochs = epochs_of(one)
@@ -243,10 +264,6 @@ def learning_curves(history: Any, title: str = "Learning curves") -> Picture:
                     label = f"{name} {word}".strip()
                     axes.plot(at, y, ls=dash, color=color, label=label, marker="o" if len(at) <= 15 else None)
                     said.append(describe(f"{label} {'loss' if what == 'loss' else 'accuracy (%)'}", at, y))
-    for axes in (left, right):
-        axes.xaxis.get_major_locator().set_params(integer=True)
-    left.set(title="Loss", xlabel="epoch", ylabel="cross-entropy (nats)")
-    right.set(title="Accuracy", xlabel="epoch", ylabel="accuracy (%)")
     handles, labels = left.get_legend_handles_labels()
     if not said:
         raise ValueError('this history holds none of "train_loss", "valid_loss", "train_acc1", "valid_acc1"')

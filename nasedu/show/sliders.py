@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 from nasedu.show.cells import CellDrawing, draw_cell
 from nasedu.show.flipbook import flipbook, said, still
-from nasedu.show.histories import alpha_heatmap, epochs_of, learning_curves
+from nasedu.show.histories import alpha_heatmap, epochs_of, learning_curves, no_curves_yet
 from nasedu.show.lessons import bilevel_paths, softmax_bars, toy_path
 from nasedu.show.pictures import SHARP, Numbers, Picture, Shown, array, img, in_256_colors, png_bundle
 from nasedu.space.genotype import Genotype
@@ -228,18 +228,21 @@ def epoch_scrubber(history: Any, which: str = "normal", ops: Sequence[str] = PRI
 class LiveCurves:
     """Learning curves that grow while a trainer works: show it, and give it to the trainer as a callback.
 
-    Where no page listens (a test, a stored notebook) it leaves nothing; draw the finished history afterwards.
+    What is shown is a picture that is replaced after each epoch, so a notebook that is saved keeps the last.
     """
 
     def __init__(self, title: str = "Learning curves") -> None:
         self.title = title
-        import ipywidgets
-
-        self.image = ipywidgets.Image(format="png", layout=ipywidgets.Layout(max_width="100%"))
+        self.place: Any = None  # on the page, from when it is shown
 
     def __call__(self, trainer: Any) -> None:
-        """Draw the trainer's history so far."""
-        self.image.value = learning_curves(trainer.history, self.title).png
+        """Draw the trainer's history so far, where it is shown."""
+        if self.place is not None:
+            data, metadata = png_bundle(learning_curves(trainer.history, self.title))
+            self.place.update(data, metadata=metadata, raw=True)
 
-    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict:
-        return self.image._repr_mimebundle_()
+    def _ipython_display_(self) -> None:
+        from IPython.display import display
+
+        data, metadata = png_bundle(no_curves_yet(self.title))
+        self.place = display(data, metadata=metadata, raw=True, display_id=True)

@@ -4,6 +4,7 @@ import math
 import os
 import pickle
 import signal
+import sys
 import threading
 
 import pytest
@@ -38,6 +39,33 @@ def uniform(checkpoint=None, cls=Uniform, **options):
 
 def left_behind(trainer):
     return trainer.model.state_dict(), trainer.optimizer.state_dict(), trainer.history.epochs
+
+
+# ---- who sees a bar
+
+
+@pytest.mark.parametrize(
+    ("terminal", "kernel", "seen"),
+    [(True, False, True), (False, True, True), (False, False, False)],
+)
+def test_a_bar_is_shown_on_a_terminal_and_in_a_notebook(monkeypatch, terminal, kernel, seen):
+    class Shell:
+        pass
+
+    shell = Shell()
+    if kernel:
+        shell.kernel = object()
+    python = pytest.importorskip("IPython")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
+    monkeypatch.setattr(python, "get_ipython", lambda: shell)
+    assert uniform(progress=None).progress is seen
+
+
+def test_the_bar_says_the_epoch_and_its_numbers(capsys):
+    uniform(progress=True).fit()
+    said = capsys.readouterr().err
+    assert "uniform, epoch 1 of 3" in said and "uniform, epoch 3 of 3" in said
+    assert "train_loss=" in said
 
 
 # ---- accuracy, means, evaluation

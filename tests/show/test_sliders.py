@@ -121,18 +121,33 @@ def test_a_stack_puts_its_parts_below_each_other():
     assert stack.words == f"{square.words} {square.words}"
 
 
-def test_live_curves_redraw_with_the_trainers_history():
+def test_live_curves_show_themselves_at_once_and_redraw_in_place(monkeypatch):
+    import IPython.display
+
     class Trainer:
         history = [{"epoch": 1, "train_loss": 1.0}]
 
-    live, trainer = sliders.LiveCurves(), Trainer()
-    assert live.image.value == b""
+    class Place:
+        def update(self, data, metadata, raw):
+            shown.append(data)
+
+    def display(data, metadata, raw, display_id):
+        assert raw and display_id
+        shown.append(data)
+        return Place()
+
+    shown = []
+    monkeypatch.setattr(IPython.display, "display", display)
+    live, trainer = sliders.LiveCurves("Mine"), Trainer()
+    live(trainer)  # nobody looks: nothing is drawn
+    assert shown == []
+    live._ipython_display_()
+    assert shown[0]["text/plain"] == "Mine. No epoch has ended yet."
     live(trainer)
-    first = bytes(live.image.value)
     trainer.history = [*trainer.history, {"epoch": 2, "train_loss": 0.5}]
     live(trainer)
-    assert first.startswith(b"\x89PNG") and bytes(live.image.value) != first
-    assert VIEW in live._repr_mimebundle_()
+    pictures = [data["image/png"] for data in shown]
+    assert len(set(pictures)) == 3 and "training loss" in shown[2]["text/plain"]
 
 
 def test_a_page_without_a_kernel_shows_the_picture():

@@ -18,7 +18,6 @@ import re
 import shutil
 import sys
 import time
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -31,17 +30,11 @@ sys.path.insert(0, str(HERE.parent))
 sys.path.insert(0, str(ROOT))
 
 import explorers  # noqa: E402
-from oneclick import launch_links  # noqa: E402
+from oneclick import installs, launch_links, repository  # noqa: E402
 
 FLIP = "nasedu-flip"  # the class of an explorer's pictures, in an output of its own
 ANSWER_TAGS = {"solution", "answer"}
 IMAGES = {"image/svg+xml": "svg", "image/png": "png"}
-
-
-def repository() -> str | None:
-    """Read `[project.urls] Repository` from pyproject.toml; None until the project is published."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return project.get("urls", {}).get("Repository")
 
 
 # ---- notebooks
@@ -97,6 +90,7 @@ def page(path: Path, pictures: Path, address: str | None) -> nbformat.NotebookNo
     solved = path.parent.name == "solutions"
     up = "../pictures/" if solved else "pictures/"
     first = True
+    notebook.cells = [cell for cell in notebook.cells if not installs(cell)]
     for cell in notebook.cells:
         if cell.cell_type != "code":
             continue
