@@ -15,14 +15,18 @@ from torch import Generator, Tensor
 
 from nasedu.data import download, shapes
 from nasedu.data.images import (
+    MAX_PIXELS,
     DatasetError,
     ImageDataset,
     InMemory,
     balanced_order,
+    check_room,
     is_image_folder,
+    of_channels,
     read_folder,
     sizes,
 )
+from nasedu.errors import check_whole
 
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)  # of the 50,000 training images
 CIFAR10_STD = (0.2470, 0.2435, 0.2616)
@@ -37,8 +41,8 @@ class Augment:
     in channels-last memory. A CPU generator draws the same whatever the device of x. `cutout` is the side of
     the hole in pixels (0: none), cut off where it passes the border; `fill` is its colour in [0, 1] units, by
     default the mean of CIFAR-10. The defaults are those of the DARTS search; its evaluation adds cutout=16
-    (arXiv 1806.09055, released code; cutout: DeVries and Taylor, arXiv 1708.04552). Raises ValueError on a
-    negative size.
+    (arXiv 1806.09055, released code; cutout: DeVries and Taylor, arXiv 1708.04552). Raises DatasetError on a
+    size that is none.
     """
 
     def __init__(
@@ -48,12 +52,10 @@ class Augment:
         cutout: int = 0,
         fill: Sequence[float] | Tensor = CIFAR10_MEAN,
     ) -> None:
-        if crop_padding < 0 or cutout < 0:
-            raise ValueError(
-                f"crop_padding={crop_padding}, cutout={cutout}; wanted numbers of pixels, 0 or more"
-            )
-        self.crop_padding, self.flip, self.cutout = crop_padding, flip, cutout
-        self.fill = torch.as_tensor(fill, dtype=torch.float32)
+        self.crop_padding = check_whole("crop_padding", crop_padding, 0, MAX_PIXELS, DatasetError)
+        self.cutout = check_whole("cutout", cutout, 0, MAX_PIXELS, DatasetError)
+        self.flip, colours = flip, len(fill) if isinstance(fill, Sequence | Tensor) else 3
+        self.fill = torch.tensor(of_channels("fill", fill, colours, 0, 1))
 
     def __call__(self, x: Tensor, generator: Generator | None = None) -> Tensor:
         """Give the augmented batch."""
@@ -123,7 +125,8 @@ class Batches:
         stream: int,
         device: torch.device,
     ) -> None:
-        self.dataset, self.batch_size, self.augment, self.device = dataset, batch_size, augment, device
+        self.dataset, self.augment, self.device = dataset, augment, device
+        self.batch_size = check_whole("batch_size", batch_size, 1, len(dataset), DatasetError)
         self.seed, self.stream = seed, stream
         self.n, self.per_turn = len(dataset), len(dataset) // batch_size
 
@@ -149,7 +152,8 @@ def batches(
     Without a generator the order is the dataset's own. Raises DatasetError if there is not one batch to give.
     """
     n = len(dataset)
-    if batch_size < 1 or n < (batch_size if drop_last else 1):
+    batch_size = check_whole("batch_size", batch_size, 1, error=DatasetError)
+    if n < (batch_size if drop_last else 1):
         todo = "use a smaller batch_size, more images or drop_last=False"
         raise DatasetError(f"{n} images give no batch of batch_size={batch_size}; {todo}")
     if generator is None:
@@ -161,8 +165,14 @@ def batches(
 
 
 def seeded(*numbers: int) -> Generator:
-    """Make a CPU generator from integers, e.g. seeded(seed, epoch, step): other integers, another stream."""
-    key = [len(numbers), *(int(n) for n in numbers)]  # without the length (1,) and (1, 0) would be the same
+    """Make a CPU generator from integers, e.g. seeded(seed, epoch, step): other integers, another stream.
+
+    Raises ArgumentError for a number that is negative or not whole.
+    """
+    key = [len(numbers)]  # without the length (1,) and (1, 0) would be the same
+    for n in numbers:
+        plain = type(n) is int and 0 <= n < 2**64
+        key.append(n if plain else check_whole("a number of a seed", n, 0, 2**64 - 1))
     return Generator().manual_seed(
         int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
     )
@@ -185,8 +195,8 @@ def get_dataset(
     $NASEDU_DATA if there is one, else CIFAR-10 if it is at hand or can be fetched, else shapes10, and prints
     which it took and why. Raises DatasetError, or DownloadError if CIFAR-10 cannot be had.
     """
-    if input_size < 8:
-        raise DatasetError(f"input_size={input_size}; wanted 8 pixels or more")
+    input_size = check_whole("input_size", input_size, 8, MAX_PIXELS, DatasetError)
+    seed = check_whole("seed", seed, 0, 2**64 - 1, DatasetError)
     if name == "auto":
         name, root, why = _choose(root)
         train, valid = get_dataset(name, root, subset, seed, input_size, at_most)
@@ -224,6 +234,7 @@ def _choose(root: str | Path | None) -> tuple[str | Path, Path | None, str]:
 
 def _shapes10(subset: int | tuple[int, int] | None, seed: int, size: int) -> Pair:
     n_train, n_valid = sizes(subset, shapes.N_TRAIN, shapes.N_VALID, "shapes10")
+    check_room(n_train + n_valid, size)
     x, y = (torch.from_numpy(part) for part in shapes.draw(n_train, "train", seed, size))
     train = ImageDataset(x, y, shapes.CLASSES, "shapes10", f"shapes10, drawn by nasedu with seed {seed}")
     return train, train.like(*(torch.from_numpy(part) for part in shapes.draw(n_valid, "valid", seed, size)))
@@ -241,6 +252,7 @@ def _cifar10(root: Path, subset: int | tuple[int, int] | None, seed: int, size: 
         ) from error
     pair = []
     for part, n in zip(parts, sizes(subset, len(parts[0]), len(parts[1]), "CIFAR-10"), strict=True):
+        check_room(n, size)
         order = balanced_order(part.targets, seed)[:n]
         y = torch.tensor(part.targets)[order]
         x = torch.from_numpy(part.data[order]).permute(0, 3, 1, 2).contiguous()

@@ -1,12 +1,13 @@
 """Datasets as tensors in memory: any inputs and labels, or images and what normalises them; folders."""
 
 import copy
+import math
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from numbers import Integral
 from pathlib import Path
-from struct import error as StructError
 from typing import Any, Self
 
 import numpy as np
@@ -16,9 +17,14 @@ from torch import Tensor
 from torch.utils.data import Dataset, Subset
 from tqdm.auto import tqdm
 
-from nasedu.errors import NaseduError
+from nasedu.errors import NaseduError, check_number, check_whole, short
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
+# What a file of these suffixes may really be. Pillow knows more, such as EPS, which runs another program.
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP")
+MAX_PIXELS = 1024  # a side of an image that is kept in memory
+MANY_CLASSES = 1000  # that a dataset may have without naming them
+INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 MANY = 20_000  # images, from which on a progress bar is worth its line
 
 
@@ -42,10 +48,13 @@ class InMemory(Dataset[tuple[Tensor, Any]]):
         name: str = "data",
         source: str = "",
     ) -> None:
+        if not (isinstance(inputs, Tensor) and isinstance(labels, Tensor)):
+            got = f"inputs {short(inputs)} and labels {short(labels)}"
+            raise DatasetError(f"got {got}; wanted two tensors (N, ...) and (N, ...): use torch.as_tensor")
         if not inputs.dim() or labels.shape[:1] != inputs.shape[:1]:
             got = f"inputs {tuple(inputs.shape)} and labels {tuple(labels.shape)}"
             raise DatasetError(f"got {got}; wanted (N, ...) and (N, ...), one label for each input")
-        self.inputs, self.labels, self.classes = inputs, labels, list(classes)
+        self.inputs, self.labels, self.classes = inputs, labels, _names(classes)
         self.name, self.source = name, source or name
 
     def __len__(self) -> int:
@@ -60,13 +69,19 @@ class InMemory(Dataset[tuple[Tensor, Any]]):
 
     def take(self, indices: Sequence[int] | Tensor) -> Self:
         """Take the items of these numbers, in this order."""
-        index = torch.as_tensor(indices, dtype=torch.long, device=self.inputs.device)
+        index = torch.as_tensor(indices, device=self.inputs.device)
+        if index.numel():
+            what = f"of the numbers of the {len(self)} items one"
+            if index.is_floating_point() or index.is_complex() or index.dtype == torch.bool:
+                raise DatasetError(f"{what} is of {index.dtype}; wanted whole numbers")
+            for n in (index.min(), index.max()):
+                check_whole(what, int(n), -len(self), len(self) - 1, DatasetError)
+        index = index.long()
         return self.like(self.inputs[index], self.labels[index])
 
     def split(self, n: int) -> tuple[Self, Self]:
         """Split into the first n items, and the rest."""
-        if not 0 < n < len(self):
-            raise DatasetError(f"cannot split {len(self)} items at {n}; wanted 1 to {len(self) - 1}")
+        n = check_whole(f"where {len(self)} items are split, at n,", n, 1, len(self) - 1, DatasetError)
         return self.like(self.inputs[:n], self.labels[:n]), self.like(self.inputs[n:], self.labels[n:])
 
     def to(self, device: torch.device | str) -> Self:
@@ -92,23 +107,53 @@ def in_memory(dataset: Any, name: str | None = None) -> InMemory:
     if isinstance(dataset, Subset):
         return in_memory(dataset.dataset, name).take(dataset.indices)
     _check_items(dataset)
-    first = dataset[0][0]
+    first, _ = _pair(dataset, 0, type(dataset).__name__)
     if not isinstance(first, Tensor) or first.dim() == 3:
         return ImageDataset.from_dataset(dataset, name)
     name = name or type(dataset).__name__
-    pairs = [dataset[i] for i in range(len(dataset))]
-    shapes = sorted({tuple(x.shape) for x, _ in pairs})
-    if len(shapes) > 1:
-        raise DatasetError(f"the inputs of {name} have the shapes {shapes[0]}, {shapes[1]}, ...; wanted one")
-    labels = torch.stack([torch.as_tensor(y) for _, y in pairs])
+    pairs = [_pair(dataset, i, name) for i in range(len(dataset))]
+    for i, (x, _) in enumerate(pairs):
+        if not isinstance(x, Tensor) or x.shape != first.shape or x.dtype != first.dtype:
+            got = f"input {i} of {name} is {short(x)}, input 0 {short(first)}"
+            raise DatasetError(f"{got}; wanted tensors of one shape and type")
+    try:
+        labels = torch.stack([torch.as_tensor(y) for _, y in pairs])
+    except (ValueError, TypeError, RuntimeError, OverflowError) as error:
+        got = f"{short(pairs[0][1])}, {short(pairs[-1][1])}"
+        raise DatasetError(
+            f"the labels of {name} are {got}, ...; wanted numbers or tensors, alike"
+        ) from error
     classes = getattr(dataset, "classes", ())
     return InMemory(torch.stack([x for x, _ in pairs]), labels, classes, name, f"read from a {name}")
 
 
 def _check_items(dataset: Any) -> None:
-    if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")) or not len(dataset):
+    items = hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__") and not isinstance(dataset, str)
+    if not items or isinstance(dataset, Mapping | Tensor | type) or not len(dataset):
         kind = type(dataset).__name__
         raise DatasetError(f"got {kind}; wanted an ImageDataset, or a dataset with len(d) > 0 and d[i]")
+
+
+def _pair(dataset: Any, i: int, name: str) -> tuple[Any, Any]:
+    """Item i as (input, label)."""
+    item = dataset[i]
+    if not isinstance(item, tuple | list) or len(item) != 2:
+        raise DatasetError(f"item {i} of {name} is {short(item)}; wanted a pair (input, label)")
+    return item[0], item[1]
+
+
+def _names(classes: Any) -> list[str]:
+    if not isinstance(classes, Sequence) or isinstance(classes, str):
+        raise DatasetError(f"classes is {short(classes)}; wanted a list of names")
+    return list(classes)
+
+
+def of_channels(name: str, values: Any, n: int, least: float, most: float = math.inf) -> list[float]:
+    """A number for each of n channels."""
+    found = values.tolist() if isinstance(values, Tensor | np.ndarray) else values
+    if not isinstance(found, Sequence) or isinstance(found, str) or len(found) != n:
+        raise DatasetError(f"{name} is {short(values)}; wanted {n} numbers, one for each channel")
+    return [check_number(f"{name} of channel {i}", v, least, most, DatasetError) for i, v in enumerate(found)]
 
 
 class ImageDataset(InMemory):
@@ -130,19 +175,23 @@ class ImageDataset(InMemory):
         mean: Sequence[float] | Tensor | None = None,
         std: Sequence[float] | Tensor | None = None,
     ) -> None:
-        if images.dtype != torch.uint8 or images.dim() != 4:
+        super().__init__(images, labels, classes, name, source)
+        if images.dtype != torch.uint8 or images.dim() != 4 or 0 in images.shape:
             raise DatasetError(f"images are {images.dtype} {tuple(images.shape)}; wanted uint8 (N, C, H, W)")
-        if labels.shape != images.shape[:1] or labels.is_floating_point():
+        if labels.dim() != 1 or labels.dtype not in INTEGERS:
             got = f"{labels.dtype} {tuple(labels.shape)}"
             raise DatasetError(f"labels are {got}; wanted one integer for each of {len(images)} images")
-        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(classes):
+        if not 0 <= int(labels.min()) <= int(labels.max()) < len(self.classes):
             got = f"{int(labels.min())} to {int(labels.max())}"
-            raise DatasetError(f"labels go from {got}; wanted 0 to {len(classes) - 1}, one for each class")
+            raise DatasetError(
+                f"labels go from {got}; wanted 0 to {len(self.classes) - 1}, one for each class"
+            )
+        self.labels = labels.long()
         if mean is None or std is None:
             mean, std = _mean_and_std(images)
-        super().__init__(images, labels.long(), classes, name, source)
-        self.mean = torch.as_tensor(mean, dtype=torch.float32, device=images.device)
-        self.std = torch.as_tensor(std, dtype=torch.float32, device=images.device)
+        channels, place = images.shape[1], images.device
+        self.mean = torch.tensor(of_channels("mean", mean, channels, 0, 1), device=place)
+        self.std = torch.tensor(of_channels("std", std, channels, 1e-3, 1), device=place)
 
     @property
     def images(self) -> Tensor:
@@ -176,16 +225,21 @@ class ImageDataset(InMemory):
         _check_items(dataset)
         kind = type(dataset).__name__
         name = name or kind
+        named = getattr(dataset, "classes", None)
+        # Without names a class of the number 999,999 is rather a mistake than the last of a million.
+        most = len(named) - 1 if named else max(MANY_CLASSES, len(dataset)) - 1
         pixels: list[Tensor] = []
         labels: list[int] = []
         for i in tqdm(range(len(dataset)), f"reading {name}", leave=False, disable=len(dataset) < MANY):
-            image, label = dataset[i]
+            image, label = _pair(dataset, i, name)
             pixels.append(_as_bytes(image, f"image {i} of {name}"))
-            labels.append(int(label))
+            if isinstance(label, Tensor | np.ndarray) and label.shape in ((), (1,)):
+                label = label.item()
+            labels.append(check_whole(f"label {i} of {name}", label, 0, most, DatasetError))
             if pixels[i].shape != pixels[0].shape:
                 sizes = f"image {i} of {name} is {tuple(pixels[i].shape)}, image 0 {tuple(pixels[0].shape)}"
                 raise DatasetError(f"{sizes}; wanted one size: add Resize and CenterCrop to its transform")
-        classes = getattr(dataset, "classes", None) or [str(i) for i in range(max(labels) + 1)]
+        classes = named or [str(i) for i in range(max(labels) + 1)]
         return cls(torch.stack(pixels), torch.tensor(labels), classes, name, f"read from a {kind}")
 
 
@@ -202,18 +256,42 @@ def crc32(*tensors: Tensor) -> str:
     return f"crc32 {crc:08x}"
 
 
+def flat(image: Image.Image, what: str) -> Image.Image:
+    """The image in 8 bits, as "L" or "RGB": 16 bits are scaled, transparency is laid on white."""
+    if image.mode.startswith("I"):  # grey of 16 bits; Pillow's own conversion clips
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            raise DatasetError(
+                f"{what} has pixels from {values.min()} to {values.max()}; wanted 8 or 16 bits a channel"
+            )
+        if isinstance(clear := image.info.get("transparency"), int):
+            values = np.where(values == clear, 65535, values)
+        return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
+    if image.mode == "F":
+        raise DatasetError(f"{what} is of floats; wanted 8 or 16 bits a channel")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image if image.mode in ("L", "RGB") else image.convert("RGB")
+
+
 def _as_bytes(image: Any, what: str) -> Tensor:
     """Turn a PIL image or a tensor into a uint8 tensor (C, H, W)."""
     if isinstance(image, Image.Image):
-        array = np.array(image if image.mode in ("L", "RGB") else image.convert("RGB"))
+        array = np.array(flat(image, what))
         return torch.from_numpy(array.reshape(*array.shape[:2], -1)).permute(2, 0, 1).contiguous()
     if not isinstance(image, Tensor) or image.dim() != 3:
         got = f"a tensor of shape {tuple(image.shape)}" if isinstance(image, Tensor) else type(image).__name__
         raise DatasetError(f"{what} is {got}; wanted a PIL image or a tensor (C, H, W)")
     if image.dtype == torch.uint8:
         return image
-    if not (image.is_floating_point() and image.min() >= 0 and image.max() <= 1):
-        got = f"{image.dtype} from {image.min():.3g} to {image.max():.3g}"
+    if not (image.is_floating_point() and image.numel() and image.min() >= 0 and image.max() <= 1):
+        span = (
+            f" from {image.min():.3g} to {image.max():.3g}"
+            if image.is_floating_point() and len(image)
+            else ""
+        )
+        got = f"{image.dtype}{span}"
         raise DatasetError(
             f"{what} is {got}; wanted uint8, or floats in [0, 1]: leave Normalize out of the dataset's "
             "transform, nasedu normalises each batch itself"
@@ -248,7 +326,11 @@ def sizes(
     """Numbers of training and validation images that `subset` asks for, out of those there are."""
     if subset is None:
         return n_train, n_valid
-    wanted = (subset, min(subset, n_valid)) if isinstance(subset, int) else subset
+    wanted = subset if isinstance(subset, tuple | list) else (subset, subset)
+    if len(wanted) != 2 or not all(isinstance(n, Integral) and not isinstance(n, bool) for n in wanted):
+        raise DatasetError(f"subset is {short(subset)}; wanted a whole number, or a pair of them")
+    if wanted is not subset:
+        wanted = wanted[0], min(wanted[1], n_valid)
     if at_most:
         wanted = min(wanted[0], n_train), min(wanted[1], n_valid)
     for got, most, split in zip(wanted, (n_train, n_valid), ("training", "validation"), strict=True):
@@ -298,31 +380,58 @@ def _scan(root: Path, split: str) -> tuple[list[str], list[int], list[str]]:
     wanted = f"wanted {root}/train/<class>/*.jpg and {root}/test/<class>/*.jpg (or .png)"
     if not folder.is_dir():
         raise DatasetError(f"{root} has no folder {split}/; {wanted}")
-    classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != ".")
+    classes = [name for name, path in _entries(folder) if os.path.isdir(path)]
     if not classes:
         raise DatasetError(f"{folder} holds no folder, one for each class; {wanted}")
     files: list[str] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        found = sorted(e.path for e in os.scandir(folder / name) if e.name.lower().endswith(SUFFIXES))
+        found = [path for file, path in _entries(folder / name) if file.lower().endswith(SUFFIXES)]
         if not found:
             raise DatasetError(f"{folder / name} holds no image; {wanted}")
+        for path in found:
+            if not os.path.isfile(path):  # a pipe would be waited for
+                raise DatasetError(
+                    f"{path} is named as an image, but is no file, or a broken link; remove it"
+                )
         files += found
         labels += [label] * len(found)
     return files, labels, classes
 
 
+def _entries(folder: Path) -> list[tuple[str, str]]:
+    """(name, path) of what is in a folder, by name; without what is hidden, such as macOS's "._0.png"."""
+    try:
+        return sorted((e.name, e.path) for e in os.scandir(folder) if not e.name.startswith("."))
+    except OSError as error:
+        raise DatasetError(f"{folder} cannot be read ({error.strerror}); change its rights") from error
+
+
+def check_room(n: int, size: int) -> None:
+    """Raise DatasetError where n images of size x size pixels are more than this machine's memory."""
+    pages = os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
+    need, there = 3 * n * size**2, pages * os.sysconf("SC_PAGE_SIZE") if pages else 0
+    if there and need > there:
+        raise DatasetError(
+            f"{n:,} images of {size} x {size} pixels are {need / 2**30:.0f} GiB, and the memory here is "
+            f"{there / 2**30:.0f} GiB; take a subset or a smaller input_size"
+        )
+
+
 def _decode(files: list[str], size: int) -> Tensor:
     """Images (N, 3, size, size), each scaled to cover the square and centre-cropped."""
+    check_room(len(files), size)
     images = torch.empty(len(files), 3, size, size, dtype=torch.uint8)
     array = images.numpy()
 
     def decode(i: int) -> None:
         try:
-            with Image.open(files[i]) as opened:
+            with Image.open(files[i], formats=FORMATS) as opened:
                 opened.draft("RGB", (2 * size, 2 * size))  # a large JPEG is read at a fraction of its size
-                image = ImageOps.exif_transpose(opened).convert("RGB")
-        except (OSError, SyntaxError, ValueError, StructError, Image.DecompressionBombError) as error:
+                image = flat(ImageOps.exif_transpose(opened), files[i]).convert("RGB")
+        except DatasetError:
+            raise
+        except Exception as error:  # Pillow raises many kinds for a broken file
             raise DatasetError(
                 f"{files[i]} cannot be read as an image ({error}); repair or remove it"
             ) from error

@@ -14,6 +14,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from nasedu.errors import ArgumentError, check_whole, short
+
 SHAPES = ("disc", "square", "triangle", "cross", "tee")
 TEXTURES = ("fine stripes", "coarse stripes", "fine checks", "coarse checks", "circles")
 CLASSES = SHAPES + TEXTURES
@@ -32,20 +34,22 @@ def draw(n: int, split: str = "train", seed: int = 0, size: int = 32) -> tuple[n
     """Draw the first n images (n, 3, size, size) uint8 of "train" or "valid", with labels (n,) int64.
 
     Image i shows class i % 10 and depends on (seed, split, i, size) alone: fewer images are a prefix of more.
-    Raises ValueError if an argument cannot be drawn.
+    Raises ArgumentError if that cannot be drawn.
     """
-    if split not in SPLITS or n < 1 or seed < 0 or size < 8:
-        wanted = f"n >= 1, a split of {list(SPLITS)}, seed >= 0, size >= 8"
-        raise ValueError(f"cannot draw n={n}, split={split!r}, seed={seed}, size={size}; wanted {wanted}")
+    n, size = check_whole("n", n, 1), check_whole("size", size, 8, 1024)
+    seed = check_whole("seed", seed, 0, 2**64 - 1)
+    if split not in tuple(SPLITS):
+        raise ArgumentError(f"split is {short(split)}; wanted one of {', '.join(SPLITS)}")
     stream = np.random.PCG64([seed, SPLITS[split]])
     labels = np.arange(n, dtype=np.int64) % len(CLASSES)
     n_bytes = 3 * size * size
     images = np.empty((n, 3, size, size), np.uint8)
-    for start in range(0, n, CHUNK):
-        part = labels[start : start + CHUNK]
+    chunk = max(1, min(CHUNK, CHUNK * 32**2 // size**2))
+    for start in range(0, n, chunk):
+        part = labels[start : start + chunk]
         words = stream.random_raw(len(part) * (N_WORDS + -(-n_bytes // 8))).reshape(len(part), -1)
         noise = words[:, N_WORDS:].astype("<u8").view(np.uint8)[:, :n_bytes].reshape(-1, 3, size, size)
-        images[start : start + CHUNK] = _draw(part, _Dice(words[:, :N_WORDS]), noise)
+        images[start : start + chunk] = _draw(part, _Dice(words[:, :N_WORDS]), noise)
     return images, labels
 
 

@@ -52,10 +52,10 @@ def test_dice_are_uniform_and_stay_in_their_row():
 @pytest.mark.parametrize(
     "arguments, culprit",
     [
-        ((0, "train"), "n=0"),
-        ((5, "test"), "split='test'"),
-        ((5, "train", -1), "seed=-1"),
-        ((5, "train", 0, 7), "size=7"),
+        ((0, "train"), "n is 0"),
+        ((5, "test"), "split is 'test'"),
+        ((5, "train", -1), "seed is -1"),
+        ((5, "train", 0, 7), "size is 7"),
     ],
 )
 def test_wrong_arguments_are_named(arguments, culprit):
