@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 OUT := build
 NOTEBOOKS := $(wildcard notebooks/*.ipynb) $(wildcard notebooks/solutions/*.ipynb)
 
-.PHONY: help run lab test attack check site slides figures browser notebooks clean
+.PHONY: help run lab test attack check bench site slides figures browser notebooks clean
 .DEFAULT_GOAL := help
 
 help: ## say what there is
@@ -38,6 +38,9 @@ check: $(VENV)/.dev ## ruff and mypy
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+
+bench: $(VENV)/.run ## time the steps of all searches, with the machine's limits beside them, in build/bench (2 min)
+	$(PY) benchmarks/steps.py --out "$(OUT)/bench"
 
 notebooks: $(VENV)/.dev ## run every notebook in place, in the laptop profile (for maintainers)
 	NASEDU_PROFILE=laptop $(PY) tools/notebooks.py execute $(NOTEBOOKS)

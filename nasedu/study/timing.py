@@ -8,8 +8,12 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 
 def take_turns(
@@ -110,6 +114,35 @@ def work_of(kind: str, batch: int, channels: int, size: int, kernel: int = 3) ->
         raise ValueError(f"no layer {kind!r}; there are {', '.join(flops)}")
     maps = 2 if kind in ("pointwise", "depthwise") else 3
     return Work(flops[kind], 4 * (maps * numbers + weights[kind]))
+
+
+class _Moved(TorchDispatchMode):
+    """Adds up the bytes of what each kernel reads and writes; a view moves nothing."""
+
+    total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if not func.is_view and not func.name().startswith(("aten::empty", "aten::new_empty")):
+            tensors = [x for x in tree_leaves((args, kwargs, out)) if isinstance(x, torch.Tensor)]
+            self.total += sum(min(x.nbytes, x.untyped_storage().nbytes()) for x in tensors)  # expanded: once
+        return out
+
+
+def _conv_backward_flop(g: Any, x: Any, weight: Any, *rest: Any, out_shape: Any = None, **_: Any) -> int:
+    """Each gradient is as much work as the convolution; torch counts a grouped weight's `groups` times."""
+    return sum(rest[-1][:2]) * conv_flop_count(x, weight, g)
+
+
+def counted(run: Callable[[], object]) -> Work:
+    """The work of one call: FLOP of its convolutions and products, bytes of all that its kernels move.
+
+    A map that a kernel reads or writes counts each time, also where a cache holds it.
+    """
+    own = {torch.ops.aten.convolution_backward: _conv_backward_flop}
+    with FlopCounterMode(display=False, custom_mapping=own) as flops, _Moved() as moved:
+        run()
+    return Work(flops.get_total_flops(), moved.total)
 
 
 FAMILIES = {

@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from nasedu.study.timing import (
     Limits,
     Work,
+    counted,
     measured_limits,
     ratio,
     saved_bytes,
@@ -74,3 +75,18 @@ def test_what_is_kept_for_the_way_back_counts_once():
     assert saved_bytes(lambda: x.exp()) == 400  # its output
     assert saved_bytes(lambda: (x * x).sum()) == 400  # x twice, counted once
     assert saved_bytes(lambda: x + 1) == 0
+
+
+def test_the_work_of_a_call_counted_by_hand():
+    x, w = torch.randn(2, 4, 8, 8, requires_grad=True), torch.randn(4, 1, 3, 3, requires_grad=True)
+    maps, filters = 4 * 2 * 4 * 8 * 8, 4 * 36  # bytes
+    forward = counted(lambda: F.conv2d(x, w, padding=1, groups=4))
+    assert forward == Work(2 * 9 * 2 * 4 * 64, 2 * maps + filters)
+    y = F.conv2d(x, w, padding=1, groups=4)
+    g = torch.ones_like(y)
+    both = counted(lambda: torch.autograd.grad(y, (x, w), g, retain_graph=True))
+    assert both == Work(2 * forward.flops, 3 * maps + 2 * filters)  # g, x, w in, both gradients out
+    assert counted(lambda: torch.autograd.grad(y, w, g)).flops == forward.flops
+    assert counted(lambda: g.view(-1)).moved == counted(lambda: torch.empty(9)).moved == 0
+    assert counted(lambda: g.add_(1)) == Work(0, 2 * maps)
+    assert counted(lambda: g[0] @ g[0]).flops == 2 * 4 * 8**3
