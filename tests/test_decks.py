@@ -38,6 +38,38 @@ def test_of_a_paragraph_the_first_sentence_stands_there_and_all_of_it_is_spoken(
     assert body.count("It goes on and on") <= 1 and notes.count("It goes on and on") == 3
 
 
+def test_words_without_a_figure_go_on_below_each_other_and_an_exercise_does_not_rename_what_follows(tmp_path):
+    shown = new_output("display_data", {"image/png": PNG, "text/plain": "A picture"})
+    made = slides(
+        cell(new_markdown_cell, "## 1 · Edges\n\nFirst.", "slide"),
+        cell(new_markdown_cell, "Second.", "subslide"),
+        cell(new_markdown_cell, "### Exercise 1.1 · Do\n\nDo it.", "subslide"),
+        cell(
+            new_code_cell, "check.it(None)", outputs=[new_output("stream", text="not solved yet: do it.\n")]
+        ),
+        cell(new_markdown_cell, "Look at this.", "subslide"),
+        cell(new_code_cell, "draw()", outputs=[shown]),
+        tmp_path=tmp_path,
+    )
+    assert [slide.title for slide in made] == ["1 · Edges", "Exercise 1.1 · Do", "1 · Edges"]
+    assert [[block.kind for block in slide.blocks] for slide in made] == [
+        ["text"] * 2,
+        ["text"],
+        ["text", "figure"],
+    ]
+
+
+def test_a_reference_keeps_all_its_words_and_lines_break_between_words(tmp_path):
+    (slide,) = slides(
+        cell(new_markdown_cell, "## References\n\n- H. Liu, K. Simonyan. Y. Yang. *DARTS*. 2019.", "slide"),
+        tmp_path=tmp_path,
+    )
+    assert "2019" in slide.blocks[0].html
+    assert decks._cut("word " * 30)[0].endswith("word") and all(
+        len(part) <= decks.LINE for part in decks._cut("x" * 300)
+    )
+
+
 def test_hints_answers_and_code_stay_off_and_tagged_code_is_on(tmp_path):
     made = slides(
         cell(new_markdown_cell, "# T\n\nDo it.\n\n<details><summary>Hint</summary>secret</details>", "slide"),

@@ -231,6 +231,18 @@ def test_prerequisites_are_links_that_lead_somewhere(path):
         assert (path.parent / target).exists(), f"a link leads to {target}, which is not there"
 
 
+# What is compared in CI shows no bar, nor does what trains many networks one after the other.
+WITHOUT_A_BAR = {"small_trainer", "searcher", "new_training", "alone", "search"}
+
+
+@each_lesson
+def test_every_search_shows_a_bar(path):
+    for number, cell in enumerate(code(path), start=1):
+        if re.search(r"""progress["']?[:=] ?False,?""", cell.source):
+            names = {node.name for node in tree(cell.source).body if isinstance(node, ast.FunctionDef)}
+            assert names & WITHOUT_A_BAR, f"cell {number} trains without a bar"
+
+
 @each_lesson
 def test_some_outputs_are_compared_in_ci(path):
     compared = [

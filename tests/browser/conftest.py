@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,17 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # `make browser` looks at everything; `make test` at a few pages, in half a minute.
 ALL = os.environ.get("NASEDU_BROWSER") == "all"
+
+
+# What was looked at and found, for the last lines of the run.
+COUNTS: Counter[str] = Counter()
+
+
+def pytest_terminal_summary(terminalreporter):
+    if COUNTS:
+        terminalreporter.section("seen in the browser")
+        for what, number in sorted(COUNTS.items()):
+            terminalreporter.write_line(f"{number:7,}  {what}")
 
 
 @pytest.fixture(scope="session")

@@ -91,3 +91,73 @@ def unset_formulas(page: Page) -> int:
             .filter(one => !one.querySelector("mjx-container")).length
             + document.querySelectorAll("mjx-merror").length"""
     )
+
+
+# What is wrong with the slide that is shown, a line a fault, and how many pictures and formulas it has. Text
+# is measured where it is drawn; of a formula only its own size counts, since indices are smaller by nature.
+SLIDE = """() => {
+  const scale = Reveal.getScale(), slide = Reveal.getCurrentSlide(), said = new Set();
+  const name = (one) => {
+    const node = one.nodeType === 3 ? one.parentElement : one;
+    return `${node.tagName.toLowerCase()} "${(one.textContent || node.alt || "").trim().slice(0, 40)}"`;
+  };
+  const inside = (box, one, what) => {
+    const over = [-box.left, -box.top, box.right - innerWidth, box.bottom - innerHeight].map(Math.round);
+    const most = Math.max(...over);
+    if (most > 1) said.add(`${what} reaches ${most} px beyond the slide: ${name(one)}`);
+  };
+  const hidden = (node) => !node.checkVisibility({ opacityProperty: true, visibilityProperty: true });
+  const walker = document.createTreeWalker(slide, NodeFilter.SHOW_ELEMENT | NodeFilter.SHOW_TEXT);
+  let pictures = 0, formulas = 0, texts = 0;
+  for (let node = walker.nextNode(); node; node = walker.nextNode()) {
+    const one = node.nodeType === 3 ? node.parentElement : node;
+    if (one.closest("aside, script, style") || hidden(one)) continue;
+    const formula = one.closest("mjx-container");
+    if (formula && one !== formula) continue;
+    if (node.nodeType === 3) {
+      if (!node.data.trim()) continue;
+      texts += 1;
+      const range = document.createRange();
+      range.selectNodeContents(node);
+      for (const box of range.getClientRects()) inside(box, node, "text");
+    }
+    if (node.nodeType === 3 || formula) {
+      const size = scale * parseFloat(getComputedStyle(one).fontSize);
+      if (size < 19.95) said.add(`text of ${size.toFixed(1)} px: ${name(node)}`);
+    }
+    if (node.nodeType === 3) continue;
+    if (formula) { formulas += 1; inside(one.getBoundingClientRect(), one, "a formula"); }
+    if (one.tagName === "IMG") {
+      const box = one.getBoundingClientRect();
+      pictures += 1;
+      if (!one.complete || !one.naturalWidth) said.add(`a picture that does not load: ${name(one)}`);
+      const least = Math.round(Math.min(box.width, box.height));
+      if (least < 100) said.add(`a picture of ${least} px: ${name(one)}`);
+      const fits = getComputedStyle(one).objectFit === "contain"
+        || Math.abs(box.width / box.height / (one.naturalWidth / one.naturalHeight) - 1) < 0.02;
+      if (!fits) said.add(`a picture out of shape: ${name(one)}`);
+    }
+    if (!["inline", "contents"].includes(getComputedStyle(one).display)) {
+      inside(one.getBoundingClientRect(), one, "an element");
+      const wide = one.scrollWidth - one.clientWidth, tall = one.scrollHeight - one.clientHeight;
+      if (getComputedStyle(one).overflow !== "visible" && Math.max(wide, tall) > 1)
+        said.add(`cut by ${Math.max(wide, tall)} px: ${name(one)}`);
+    }
+  }
+  const places = "h2, .body > *, .body > figure *:is(img, input, button)";
+  const parts = [...slide.querySelectorAll(places)].filter((one) => !hidden(one));
+  for (const a of parts) for (const b of parts) {
+    if (a === b || a.contains(b) || b.contains(a)) continue;
+    const p = a.getBoundingClientRect(), q = b.getBoundingClientRect();
+    const x = Math.min(p.right, q.right) - Math.max(p.left, q.left);
+    const y = Math.min(p.bottom, q.bottom) - Math.max(p.top, q.top);
+    if (x > 2 && y > 2 && a.compareDocumentPosition(b) & 4)
+      said.add(`${name(a)} lies on ${name(b)} by ${Math.round(y)} px`);
+  }
+  return { said: [...said], pictures, formulas, texts };
+}"""
+
+
+def judge_slide(page: Page) -> dict[str, Any]:
+    """Judge the slide that is shown: {"said": faults, "pictures": n, "formulas": n, "texts": n}."""
+    return page.evaluate(SLIDE)

@@ -12,7 +12,11 @@ function fit(section) {
     const others = [...body.children].filter((part) => part !== figure);
     const taken = others.reduce((sum, part) => sum + part.getBoundingClientRect().height + 14, 0);
     figure.style.height = room - taken + "px";
-    for (const image of figure.querySelectorAll("img")) image.style.height = image.style.maxHeight = room - taken + "px";
+    for (const image of figure.querySelectorAll("img")) {
+      const book = image.closest(".nasedu-flip");
+      const bar = book ? book.firstElementChild.offsetHeight + 12 : 0;
+      image.style.height = image.style.maxHeight = room - taken - bar + "px";
+    }
   }
   for (let size = FULL; size >= LEAST; size--) {
     body.style.fontSize = size + "px";

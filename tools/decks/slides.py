@@ -24,6 +24,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,7 @@ def first_sentence(text: str) -> str:
     return kept
 
 
-def lines_of(text: str, width: int = 74) -> int:
+def lines_of(text: str, width: int = 80) -> int:
     """About how many lines this markdown takes on a slide; a formula counts half of its source."""
     plain = re.sub(r"\$[^$]+\$", lambda m: m[0][: len(m[0]) // 2], text)
     plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", plain)
@@ -114,10 +115,13 @@ def pieces(source: str) -> Iterator[tuple[str, str]]:
 
 
 def text_blocks(source: str) -> Iterator[Block | str]:
-    """What stands on the slide, in order; a heading is a plain text."""
+    """What stands on the slide, in order; a heading is a plain text. References are not shortened."""
+    references = False
     for kind, text in pieces(strip_hints(source)):
         if kind == "heading":
-            yield text.lstrip("# ").strip()
+            title = text.lstrip("# ").strip()
+            references = title.startswith("References")
+            yield title
         elif kind == "formula" or kind == "paragraph" and re.fullmatch(r"(?s)\s*\$\$.*\$\$\s*", text):
             yield Block(MD.render(text), 70 + 34 * text.count(r"\\"), "formula")
         elif kind == "paragraph":
@@ -126,14 +130,17 @@ def text_blocks(source: str) -> Iterator[Block | str]:
         elif kind == "list":
             items = re.split(r"(?m)^(?=(?:[-*+]|\d+\.)\s)", text)
             for item in filter(str.strip, items):
-                kept = first_sentence(item.strip())
-                yield Block(MD.render(kept), 38 * lines_of(kept, 70) + 10, "item")
+                kept = item.strip() if references else first_sentence(item.strip())
+                yield Block(MD.render(kept), 38 * lines_of(kept, 76) + 10, "item")
         elif kind == "table":
             rows = [row for row in text.splitlines() if row.strip()]
             head, body = rows[:2], rows[2:]
             for start in range(0, len(body), 9):
                 part = body[start : start + 9]
-                height = 54 + sum(38 * max(lines_of(cell, 30) for cell in row.split("|")) for row in part)
+                height = 54 + sum(
+                    38 * max(lines_of(cell, 100 // max(2, row.count("|") - 1)) for cell in row.split("|"))
+                    for row in part
+                )
                 yield Block(MD.render("\n".join([*head, *part])), min(height, ROOM), "table")
         elif kind == "code":
             code = re.sub(r"^```.*\n|\n?```$", "", text)
@@ -149,12 +156,14 @@ def code_blocks(code: str, kind: str = "code") -> Iterator[Block]:
 
 
 def _cut(line: str) -> list[str]:
-    parts = [line[:LINE]]
-    rest = line[LINE:]
-    while rest:
-        parts.append("    " + rest[: LINE - 4])
-        rest = rest[LINE - 4 :]
-    return parts
+    """A line in parts of at most `LINE` characters, cut at a space where there is one, the rest indented."""
+    parts = []
+    while len(line) > LINE:
+        at = line.rfind(" ", LINE // 2, LINE + 1)
+        at = LINE if at < 0 else at
+        parts.append(line[:at])
+        line = "    " + line[at:].lstrip()
+    return [*parts, line]
 
 
 def joined(value: str | list[str]) -> str:
@@ -181,6 +190,8 @@ def output_blocks(cell: Any, code_shown: bool, name: str, pictures: Path) -> Ite
             yield Block(f"<img src='figures/{file.name}' alt='{alt}'>", ROOM, "figure"), words
         elif output.get("output_type") == "stream" or words:
             text = joined(output.get("text", "")) or joined(data.get("text/plain", ""))
+            if text.startswith("not solved yet"):
+                continue
             if code_shown or len(text.splitlines()) <= OUTPUT_LINES:
                 short = "\n".join(text.splitlines()[:CODE_LINES])
                 yield from ((block, "") for block in code_blocks(short, "output"))
@@ -189,40 +200,68 @@ def output_blocks(cell: Any, code_shown: bool, name: str, pictures: Path) -> Ite
 def slides_of(notebook: Any, stem: str, pictures: Path) -> list[Slide]:
     """All slides of a notebook, in order."""
     slides: list[Slide] = []
-    for number, cell in enumerate(notebook.cells):
+    theme = stem  # the section's title, to which slides return after an exercise
+    kept = [cell for cell in notebook.cells if _is_shown(cell)]
+    for number, cell in enumerate(kept):
         tags = set(cell.metadata.get("tags", []))
         place = cell.metadata.get("slideshow", {}).get("slide_type", "-")
-        if tags & {"skip", "solution"} or place == "skip":
-            continue
         if cell.cell_type == "markdown":
-            title = slides[-1].title if slides else stem
-            starts = place in ("slide", "subslide") or not slides
             if tags & {"notes"} or place == "notes":
                 if slides:
                     slides[-1].notes.append(cell.source)
                 continue
-            fresh = Slide(title, section=place == "slide") if starts else slides[-1]
-            if starts:
-                slides.append(fresh)
+            parts = list(text_blocks(cell.source))
+            if (
+                not slides
+                or place == "slide"
+                or place == "subslide"
+                and not _goes_on(slides[-1], parts, kept[number + 1 :])
+            ):
+                slides.append(Slide(theme, section=place == "slide"))
+            fresh = slides[-1]
             fresh.notes.append(strip_hints(cell.source))
-            for piece in text_blocks(cell.source):
+            for piece in parts:
                 if isinstance(piece, str):
                     if fresh.blocks:
                         fresh = Slide(piece)
                         slides.append(fresh)
                     fresh.title = piece
+                    theme = theme if piece.startswith("Exercise") else piece
                 else:
                     _add(slides, piece)
+                    fresh = slides[-1]
             continue
         shown = "code-on-slide" in tags
         if shown:
             for block in code_blocks(cell.source):
                 _add(slides, block)
-        for block, words in output_blocks(cell, shown, f"{stem}-{number:02d}", pictures):
+        for block, words in output_blocks(cell, shown, f"{stem}-{cell.id}", pictures):
             _add(slides, block)
             if words:
                 slides[-1].notes.append(words)
+    for before, slide in pairwise(slides):  # what goes on on a further slide is spoken about with the first
+        slide.notes = slide.notes or before.notes
     return [slide for slide in slides if slide.blocks or slide.section]
+
+
+def _is_shown(cell: Any) -> bool:
+    tags = set(cell.metadata.get("tags", []))
+    return not tags & {"skip", "solution"} and cell.metadata.get("slideshow", {}).get("slide_type") != "skip"
+
+
+def _goes_on(slide: Slide, parts: list[Block | str], later: list[Any]) -> bool:
+    """Whether words without a heading go on below what the slide has: they fit, and no figure is near."""
+    if any(isinstance(part, str) for part in parts) or any(block.kind == "figure" for block in slide.blocks):
+        return False
+    for cell in later:
+        if cell.cell_type == "markdown":
+            break
+        if any(
+            set(output.get("data", {})) & {"image/png", "image/svg+xml", "text/html"}
+            for output in cell.outputs
+        ):
+            return False  # the words stand with the figure that they are about
+    return slide.height + sum(part.height for part in parts if isinstance(part, Block)) <= ROOM
 
 
 def _add(slides: list[Slide], block: Block) -> None:
