@@ -31,6 +31,7 @@ from nasedu.show.histories import (
     epochs_of,
     learning_curves,
     op_dash,
+    search_until,
 )
 from nasedu.show.ideas import (
     STAGES,
@@ -73,6 +74,7 @@ from nasedu.show.sliders import (
     Stack,
     epoch_scrubber,
     explore,
+    search_scrubber,
     temperature_explorer,
     xi_explorer,
 )
@@ -150,6 +152,8 @@ __all__ = [
     "png_bundle",
     "rank_scatter",
     "regret_curves",
+    "search_scrubber",
+    "search_until",
     "sentence",
     "softmax_bars",
     "styled",

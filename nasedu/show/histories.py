@@ -5,6 +5,7 @@
     entropy_over_time(history)                     how undecided the softmaxes are
     learning_curves(history)                       loss and accuracy; {"first order": h1, ...} for several
     discretisation_gap(epochs, supernet, derived)  what is lost when the supernet is cut down to a cell
+    search_until(history, epoch)                   weights, entropy and gap of a search up to an epoch
     operation_pictures, softmax_bars, bilevel_paths, toy_path: of single ideas, see `nasedu.show.lessons`
     lines, compare, images, figure, show: general ones, see `nasedu.figures`
 
@@ -292,3 +293,42 @@ def discretisation_gap(
     said = f"{describe('Supernet', at, whole)} {describe('Derived cell', at, cut)}"
     words = f"Validation accuracy (%) against epoch. {said} The gap ends at {gap:.3g} points."
     return finish(made, f"{sentence(title)} {words}")
+
+
+@styled()
+def search_until(history: Any, epoch: int, which: str = "normal", ops: Sequence[str] = PRIMITIVES) -> Picture:
+    """Draw a search from its first epoch to `epoch`: mean weight of each operation, entropy of the rows, gap.
+
+    The axes are those of the whole search, so that pictures of two epochs can be compared. The history has
+    "supernet_acc1" and "derived_acc1", as `search.gap_callback` leaves them. Raises ValueError for an epoch
+    that is not there.
+    """
+    at, weights = _arch_over_time(history, which)
+    if epoch not in at:
+        raise ValueError(f"there is no epoch {epoch}; the history has {at[0]:.0f} to {at[-1]:.0f}")
+    now = int((at <= epoch).sum())
+    means, p = weights.mean(axis=1), weights / weights.sum(axis=2, keepdims=True)
+    entropy = -(p * np.log2(np.where(p > 0, p, 1.0))).sum(axis=2).mean(axis=1)
+    whole, cut = (100 * array([e[f"{n}_acc1"] for e in epochs_of(history)]) for n in ("supernet", "derived"))
+    made, (left, middle, right) = figure(1, 3, size=(15, 4.6))
+    _weights(left, at[:now], means[:now], ops)
+    left.set(title="Mean weight of an operation", ylabel="weight", ylim=(0, 1.1 * means.max()))
+    left.legend(fontsize=9, ncols=2, loc="lower left", handlelength=2.6)
+    middle.plot(at[:now], entropy[:now], color=OKABE_ITO[0], marker="o")
+    top = float(np.log2(len(ops)))
+    middle.set(title="Entropy of a row", ylabel="bits", ylim=(entropy.min() - 0.05 * top, 1.02 * top))
+    right.plot(at[:now], whole[:now], color=OKABE_ITO[0], marker="o", label="supernet")
+    right.plot(at[:now], cut[:now], color=OKABE_ITO[1], ls=DASHES[1], marker="s", label="derived cell")
+    right.set(title="Same weights, before and after the cut", ylabel="accuracy (%)")
+    right.set(ylim=(0, 1.1 * max(whole.max(), cut.max())))
+    right.legend(fontsize=12)
+    for axes in (left, middle, right):
+        axes.set(xlabel="epoch", xlim=(at[0] - 0.5, at[-1] + 0.5))
+        axes.title.set_fontsize(15)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    said = ", ".join(f"{op} {mean:.3f}" for op, mean in zip(ops, means[now - 1], strict=True))
+    return finish(
+        made,
+        f"Epoch {epoch}, {TITLES.get(which, which)}. Mean weights: {said}. Entropy of a row "
+        f"{entropy[now - 1]:.2f} bits. Supernet {whole[now - 1]:.1f} %, derived cell {cut[now - 1]:.1f} %.",
+    )

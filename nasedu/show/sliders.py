@@ -4,6 +4,7 @@
     xi_explorer()                             notebook 02: the toy problem's path for every xi
     temperature_explorer(logits)              notebook 04: softmax over operations, colder and hotter
     epoch_scrubber(history, "normal")         notebook 07: the derived cell and its matrix at each epoch
+    search_scrubber(history, "normal")        notebook 06: the cell, and the curves of the search so far
     LiveCurves()                              notebook 06: a trainer's callback, curves that grow with it
 
 With a kernel behind the page the sliders move the picture. The same cell leaves the picture of the first
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 from nasedu.show.cells import CellDrawing, draw_cell
 from nasedu.show.flipbook import flipbook, said, still
-from nasedu.show.histories import alpha_heatmap, epochs_of, learning_curves, no_curves_yet
+from nasedu.show.histories import alpha_heatmap, epochs_of, learning_curves, search_until, no_curves_yet
 from nasedu.show.lessons import bilevel_paths, softmax_bars, toy_path
 from nasedu.show.pictures import SHARP, Numbers, Picture, Shown, array, img, in_256_colors, png_bundle
 from nasedu.space.genotype import Genotype
@@ -206,23 +207,39 @@ def epoch_scrubber(history: Any, which: str = "normal", ops: Sequence[str] = PRI
 
     `history` is a History, or its epochs; it begins at the last of them.
     """
-    archs = {
-        epoch["epoch"]: {label: torch.tensor(matrix) for label, matrix in epoch["arch"].items()}
-        for epoch in epochs_of(history)
-    }
+    archs = _archs(history)
 
     # One scale for all epochs, so that a colour means the same wherever the slider stands.
     top = max(float(arch[which].max()) for arch in archs.values())
 
     def draw(epoch: int) -> Stack:
-        cell = "Normal cell" if which == "normal" else "Reduction cell"
-        derived = draw_cell(
-            Genotype.derive(archs[epoch], ops), which, title=f"{cell} derived at epoch {epoch}"
-        )
         matrix = alpha_heatmap(archs[epoch], which, ops, title=f"Weights at epoch {epoch}", top=top)
-        return Stack((derived, matrix))
+        return Stack((_derived(archs[epoch], epoch, which, ops), matrix))
 
     return explore(draw, epoch=Slider(list(archs), list(archs)[-1]))
+
+
+def search_scrubber(history: Any, which: str = "normal", ops: Sequence[str] = PRIMITIVES) -> Explorer:
+    """Scrub through a search (notebook 06): the cell of each epoch, and `search_until` that epoch."""
+    archs = _archs(history)
+
+    def draw(epoch: int) -> Stack:
+        cell = _derived(archs[epoch], epoch, which, ops)
+        return Stack((cell, search_until(history, epoch, which, ops)))
+
+    return explore(draw, epoch=Slider(list(archs), list(archs)[-1]))
+
+
+def _archs(history: Any) -> dict[int, dict[str, torch.Tensor]]:
+    return {
+        epoch["epoch"]: {label: torch.tensor(matrix) for label, matrix in epoch["arch"].items()}
+        for epoch in epochs_of(history)
+    }
+
+
+def _derived(arch: Mapping[str, torch.Tensor], epoch: int, which: str, ops: Sequence[str]) -> CellDrawing:
+    cell = "Normal cell" if which == "normal" else "Reduction cell"
+    return draw_cell(Genotype.derive(arch, ops), which, title=f"{cell} derived at epoch {epoch}")
 
 
 class LiveCurves:

@@ -10,6 +10,7 @@ from PIL import Image
 
 from nasedu.show import sliders
 from nasedu.show.cells import draw_cell
+from nasedu.show.histories import search_until
 from nasedu.show.pictures import Picture, lines
 from nasedu.show.sliders import VIEW, Slider, Stack, explore
 from nasedu.space.genotype import Genotype
@@ -25,10 +26,15 @@ def history(n_epochs: int = 3) -> list[dict]:
     ]
 
 
+def with_gap(epochs: list[dict]) -> list[dict]:
+    return [{**line, "supernet_acc1": 0.1 * line["epoch"], "derived_acc1": 0.1} for line in epochs]
+
+
 EXPLORERS = {
     "xi": lambda: sliders.xi_explorer(),
     "temperature": lambda: sliders.temperature_explorer(torch.arange(8.0)),
     "epoch": lambda: sliders.epoch_scrubber(history()),
+    "search": lambda: sliders.search_scrubber(with_gap(history())),
 }
 
 
@@ -52,12 +58,13 @@ def test_an_explorer_leaves_the_picture_of_its_first_state(name):
 def test_the_sliders_move_the_picture_and_nothing_else(name):
     explorer = EXPLORERS[name]()
     (slider,), view = parts(explorer.widget())
-    assert slider.value == explorer.state[name]
+    ((control, start),) = explorer.state.items()
+    assert slider.value == start
     before = view.value
-    other = next(value for value in explorer.controls[name].values if value != slider.value)
+    other = next(value for value in explorer.controls[control].values if value != slider.value)
     slider.value = other
-    assert view.value == sliders._html(explorer.draw(**{name: other})) != before
-    slider.value = explorer.state[name]
+    assert view.value == sliders._html(explorer.draw(**{control: other})) != before
+    slider.value = start
     assert view.value == before, "draw is a pure function: the way back gives the first picture"
 
 
@@ -81,6 +88,22 @@ def test_the_scrubber_derives_the_cell_of_its_epoch():
         float(explorer.draw(epoch=e).parts[1].figure.axes[0].images[0].get_clim()[1]) for e in (1, 2, 3)
     }
     assert len(scales) == 1, "a colour must mean the same at every epoch"
+
+
+def test_the_replay_shows_a_search_until_its_epoch_and_not_further():
+    epochs = with_gap(history())
+    explorer = sliders.search_scrubber(epochs)
+    cell, curves = explorer.draw(epoch=2).parts
+    assert cell.words.startswith("Normal cell derived at epoch 2.")
+    assert all(list(line.get_xdata()) == [1, 2] for axes in curves.figure.axes for line in axes.lines)
+    arch = torch.tensor(epochs[1]["arch"]["normal"])  # (14, 8)
+    bits = -(arch * arch.log2()).sum(dim=1).mean()
+    assert f"none {arch[:, 0].mean():.3f}, " in curves.words
+    assert f"Entropy of a row {bits:.2f} bits. Supernet 20.0 %, derived cell 10.0 %." in curves.words
+    limits = [[axes.get_ylim() for axes in explorer.draw(epoch=e).parts[1].figure.axes] for e in (1, 3)]
+    assert limits[0] == limits[1], "the axes stay where they are while the slider moves"
+    with pytest.raises(ValueError, match="no epoch 4; the history has 1 to 3"):
+        search_until(epochs, 4)
 
 
 def test_temperature_keeps_the_logits_it_was_given():
