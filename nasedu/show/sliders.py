@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 from nasedu.show.cells import CellDrawing, draw_cell
 from nasedu.show.flipbook import flipbook, said, still
-from nasedu.show.histories import alpha_heatmap, epochs_of, learning_curves, search_until, no_curves_yet
+from nasedu.show.histories import alpha_heatmap, epochs_of, learning_curves, no_curves_yet, search_until
 from nasedu.show.lessons import bilevel_paths, softmax_bars, toy_path
 from nasedu.show.pictures import SHARP, Numbers, Picture, Shown, array, img, in_256_colors, png_bundle
 from nasedu.space.genotype import Genotype
