@@ -1,5 +1,6 @@
 """The shared loop: evaluation, history, checkpoints, Ctrl-C. For SIGKILL see test_darts.py."""
 
+import copy
 import math
 import os
 import pickle
@@ -267,12 +268,47 @@ def test_foreign_files_are_said_and_never_run(checkpoint, tmp_path):
     assert not (tmp_path / "pwned").exists()
 
 
+def test_a_checkpoint_of_an_older_nasedu_is_said(checkpoint):
+    state = torch.load(checkpoint)  # torch reads the file, too; the line behind it is ours
+    assert state["epoch"] == 1
+    torch.save({"format": "nasedu-checkpoint", **state}, checkpoint)  # as the versions before wrote it
+    refused(checkpoint, "written by an older nasedu.*go on with the older one, or remove it to start anew")
+
+
+def test_a_checkpoint_of_a_newer_nasedu_is_said(checkpoint):
+    checkpoint.write_bytes(checkpoint.read_bytes().replace(b"nasedu-checkpoint 2 ", b"nasedu-checkpoint 3 "))
+    refused(checkpoint, "written by another nasedu, in format 3; this one reads 2: go on with the other one")
+
+
+def test_a_changed_bit_is_said_wherever_it_is(checkpoint):
+    whole = checkpoint.read_bytes()
+    for place in range(0, len(whole) - 100, len(whole) // 25):
+        changed = bytearray(whole)
+        changed[place] ^= 1 << place % 8
+        checkpoint.write_bytes(changed)
+        refused(checkpoint, "no readable checkpoint: its content is not what was saved.*remove it")
+
+
+def test_what_fails_half_way_is_taken_back(tmp_path):
+    class Picky(Uniform):
+        def load_extra_state(self, state):
+            if self.optimizer.state_dict()["state"]:  # of the file, no longer its own
+                raise KeyError("more")
+
+    uniform(tmp_path / "run.pt", cls=Picky, num_epochs=1).fit()
+    trainer = uniform(cls=Picky, num_epochs=1)
+    before = copy.deepcopy(left_behind(trainer))
+    with pytest.raises(CheckpointError, match="KeyError: 'more'.*remove it"):
+        trainer.load(tmp_path / "run.pt")
+    assert_same(before, left_behind(trainer))
+
+
 def test_a_checkpoint_of_another_run_is_said(checkpoint):
     refused(checkpoint, r"belongs to another run.*'num_epochs': 3.*'num_epochs': 5", num_epochs=5)
-    state = torch.load(checkpoint)
-    del state["model"]["stem.0.weight"]
-    torch.save(state, checkpoint)
-    refused(checkpoint, "weights of another model")
+    trainer = uniform()
+    trainer.model.classifier.append(nn.Linear(10, 10))
+    with pytest.raises(CheckpointError, match="weights of another model: classifier.2.*one side"):
+        trainer.load(checkpoint)
 
 
 def test_a_checkpoint_of_other_images_is_said(checkpoint):
