@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from nasedu.data.datasets import Augment, Batches, Transform, seeded
-from nasedu.data.images import DatasetError, ImageDataset, InMemory, crc32, in_memory
+from nasedu.data.images import DatasetError, ImageDataset, InMemory, in_memory
+from nasedu.search import fingerprint
 from nasedu.search.evaluation import Metrics, accuracy, batch_statistics, evaluate, prefixed
 from nasedu.search.trainer import Trainer
 from nasedu.space.choice import ArchError, choices, random_arch
@@ -86,19 +87,24 @@ class SearchTrainer(Trainer):
         self.valid_batch = Batches(self.valid_half, batch_size, self.augment, seed, 2, self.device)
         self.steps_per_epoch = half // batch_size  # a batch of the weights' half each
         settings = [repr(callback) for callback in self.callbacks if is_dataclass(callback)]
-        # What a subclass adds must be the same for a checkpoint to be resumed.
-        self.remembered: dict[str, Any] = {"callbacks": settings} if settings else {}
+        self.remembered |= {
+            "loss": fingerprint.described(loss),
+            "metrics": fingerprint.described(metrics),
+            "augment": fingerprint.described(self.augment),
+            "grad_clip": grad_clip,
+            "valid_share": valid_share,
+            "choices": {label: list(shape) for label, shape in choices(self.model).items()},
+            "callbacks": settings,
+        }
 
     @cached_property
-    def _fingerprint(self) -> str:
+    def _data(self) -> dict[str, Any]:
         """Tells these data from others; made when a checkpoint first wants it."""
-        halves = self.train_half, self.valid_half
-        return f"{sum(map(len, halves))} images, {crc32(*(half.inputs for half in halves))}"
+        return fingerprint.data(self.train_half, self.valid_half)
 
     def config(self) -> dict[str, Any]:
-        """See `Trainer.config`; the data and the shapes of the matrices must be the same, too."""
-        shapes = {label: list(shape) for label, shape in choices(self.model).items()}
-        return {**super().config(), "data": self._fingerprint, "choices": shapes, **self.remembered}
+        """See `Trainer.config`; the data must be the same, too."""
+        return {**super().config(), "data": self._data}
 
     def weight_step(self, x: Tensor, y: Tensor, arch: Mapping[str, Tensor]) -> dict[str, Any]:
         """One step of the optimizer on the weights, with `arch` held fixed; loss and metrics of the batch."""
@@ -188,6 +194,7 @@ class SamplingSearch(SearchTrainer):
         describe(self.model, random_arch(self.model, seeded(0)))
         self.reward_function = reward_function
         self.n_candidates, self.candidate_images = n_candidates, candidate_images
+        self.remembered["reward_function"] = fingerprint.described(reward_function)
         self._candidates: tuple[object, list[Candidate]] = (None, [])
 
     def propose(self, n: int) -> list[dict[str, Tensor]]:

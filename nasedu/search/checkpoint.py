@@ -132,11 +132,12 @@ def _check(trainer: Any, state: Any) -> None:
     if not isinstance(state["config"], dict):
         raise CheckpointError(f"does not say of which run it is ({state['config']!r:.80}); {ANEW}")
     mine, theirs = dict(_leaves(ours["config"])), dict(_leaves(state["config"]))
-    differing = [key for key in {**theirs, **mine} if mine.get(key) != theirs.get(key)]
-    if differing:
-        saved, wanted = ({key: each.get(key) for key in differing} for each in (theirs, mine))
+    saved = {key: value for key, value in theirs.items() if key not in mine or mine[key] != value}
+    wanted = {key: value for key, value in mine.items() if key not in theirs or theirs[key] != value}
+    if saved or wanted:
         raise CheckpointError(
-            f"belongs to another run: it has {saved!s:.1000}, this run has {wanted!s:.1000}; "
+            f"belongs to another run: it has {saved or 'nothing else'!s:.1000}, this run has "
+            f"{wanted or 'nothing else'!s:.1000}; "
             "use the same arguments, remove the file, or give another path"
         )
     for name, end in (("epoch", trainer.num_epochs + 1), ("step", trainer.steps_per_epoch)):

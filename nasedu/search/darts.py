@@ -121,7 +121,12 @@ class DartsTrainer(SearchTrainer):
         self.alpha_optimizer = torch.optim.Adam(
             list(self.alpha.values()), lr=arc_learning_rate, betas=(0.5, 0.999), weight_decay=1e-3
         )
-        self.remembered |= {"unrolled": unrolled, "relaxation": repr(self.relaxation)}
+        self.remembered |= {
+            "unrolled": unrolled,
+            "learning_rate": learning_rate,
+            "arc_learning_rate": arc_learning_rate,
+            "relaxation": repr(self.relaxation),
+        }
 
     def train_step(self, epoch: int, step: int) -> dict[str, Any]:
         """One step of algorithm 1: alpha on a validation batch, then w on a training batch."""

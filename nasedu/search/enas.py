@@ -18,6 +18,7 @@ from nasedu.search.base import Reward, SamplingSearch
 from nasedu.search.controller import Controller
 from nasedu.search.decisions import InputPart, Sample
 from nasedu.search.evaluation import Mean, Metrics, batch_statistics, prefixed
+from nasedu.search.fingerprint import described
 from nasedu.search.reinforce import advantages, leave_one_out, policy_loss
 
 
@@ -120,9 +121,16 @@ class EnasTrainer(SamplingSearch):
         self.child_steps = self.steps_per_epoch
         self.steps_per_epoch = self.child_steps + ctrl_steps
         self.remembered |= {
-            "controller": f"{ctrl_lr} {ctrl_steps_aggregate} {baseline_decay} {dict(ctrl_kwargs or {})}",
-            "weights": f"entropy {entropy_weight}, skip {skip_weight}",
-            "rewards": f"child alone {child_epochs}, paired {paired}, images {self.reward_images}",
+            "ctrl_lr": ctrl_lr,
+            "ctrl_steps": ctrl_steps,
+            "ctrl_steps_aggregate": ctrl_steps_aggregate,
+            "ctrl_kwargs": described(ctrl_kwargs or {}),
+            "baseline_decay": baseline_decay,
+            "entropy_weight": entropy_weight,
+            "skip_weight": skip_weight,
+            "child_epochs": child_epochs,
+            "paired": paired,
+            "reward_images": self.reward_images,
         }
         self._child_archs: tuple[int, Sample] | None = None
 

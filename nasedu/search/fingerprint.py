@@ -118,7 +118,9 @@ def _code(code: types.CodeType) -> str:
     constants = [
         _code(each)
         if isinstance(each, types.CodeType)
-        else sorted(map(repr, each)) if isinstance(each, frozenset) else repr(each)
+        else sorted(map(repr, each))
+        if isinstance(each, frozenset)
+        else repr(each)
         for each in code.co_consts
     ]
     return repr((code.co_code, code.co_names, constants))

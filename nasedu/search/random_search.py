@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from nasedu.data.datasets import Transform, seeded
 from nasedu.search.base import Candidate, Reward, SamplingSearch, reward_accuracy
 from nasedu.search.evaluation import Metrics
+from nasedu.search.fingerprint import described
 from nasedu.search.standalone import cosine
 from nasedu.space.choice import random_arch
 
@@ -110,7 +111,7 @@ class RandomSearch(SamplingSearch):
             "optimizer": deepcopy(self.optimizer.state_dict()),
         }
         self.trained: list[Candidate] = []
-        self.remembered["candidates alone"] = [n, self.candidate_images]
+        self.remembered["candidates alone"] = [n, self.candidate_images, described(self.schedule)]
 
     def step_alone(self, number: int) -> dict[str, float]:
         """Step `number` of the whole search; the first of a candidate starts it, the last scores it."""

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from nasedu.data.datasets import Augment, Transform, batch_at, seeded
-from nasedu.data.images import DatasetError, ImageDataset, InMemory, checksum
+from nasedu.data.images import DatasetError, ImageDataset, InMemory
+from nasedu.search import fingerprint
 from nasedu.search.evaluation import Metrics, accuracy, evaluate, modes_kept, prefixed
 from nasedu.search.trainer import Trainer
 from nasedu.space.choice import Arch
@@ -89,6 +90,16 @@ class StandaloneTrainer(Trainer):
         self.lrs = [group["lr"] for group in optimizer.param_groups]
         self.dtype = next(model.parameters()).dtype
         self.steps_per_epoch = len(dataset) // batch_size
+        self.remembered |= {
+            "arch": fingerprint.described(self.arch),
+            "schedule": fingerprint.described(schedule),
+            "loss": fingerprint.described(self.loss),
+            "metrics": fingerprint.described(metrics),
+            "augment": fingerprint.described(self.augment),
+            "grad_clip": grad_clip,
+            "auxiliary_weight": auxiliary_weight,
+            "drop_path": drop_path,
+        }
 
     def _logits(self, x: Tensor) -> Any:
         x = x.to(self.dtype) if x.is_floating_point() else x
@@ -128,14 +139,10 @@ class StandaloneTrainer(Trainer):
         return prefixed("valid", self.evaluate(self.valid))
 
     @cached_property
-    def _images(self) -> str:
-        """Tells the training images from others; made when a checkpoint first wants it."""
-        return f"{len(self.dataset)} images, {checksum(self.dataset)}"
+    def _data(self) -> dict[str, Any]:
+        """Tells these data from others; made when a checkpoint first wants it."""
+        return {"data": fingerprint.data(self.dataset), "valid": fingerprint.data(self.valid)}
 
     def config(self) -> dict[str, Any]:
-        """See `Trainer.config`; architecture, images and the numbers that shape a step must be the same."""
-        arch = None if self.arch is None else {label: m.tolist() for label, m in self.arch.items()}
-        numbers = {
-            name: getattr(self, name) for name in ("lrs", "grad_clip", "auxiliary_weight", "drop_path")
-        }
-        return {**super().config(), "arch": arch, "data": self._images, **numbers}
+        """See `Trainer.config`; the data must be the same, too."""
+        return {**super().config(), **self._data}

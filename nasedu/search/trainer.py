@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from nasedu.data.datasets import seeded
-from nasedu.search import checkpoint
+from nasedu.search import checkpoint, fingerprint
 from nasedu.search.evaluation import Mean
 from nasedu.search.history import History
 from nasedu.search.memory import channels_last
@@ -82,6 +82,16 @@ class Trainer:
         self.mean = Mean()
         self.history = History()
         self._started = self._only_whole = False
+        # What must be the same for a checkpoint to be resumed; a subclass adds to it.
+        self.remembered: dict[str, Any] = {
+            "trainer": self.kind,
+            "num_epochs": num_epochs,
+            "batch_size": batch_size,
+            "seed": seed,
+            "model": fingerprint.model(self.model),
+            "optimizer": fingerprint.optimizer(optimizer),
+            "scheduler": fingerprint.described(scheduler),
+        }
 
     # What a subclass says.
 
@@ -105,13 +115,7 @@ class Trainer:
 
     def config(self) -> dict[str, Any]:
         """What must be the same for a checkpoint to be resumed: plain numbers and strings."""
-        return {
-            "trainer": self.kind,
-            "num_epochs": self.num_epochs,
-            "batch_size": self.batch_size,
-            "seed": self.seed,
-            "steps_per_epoch": self.steps_per_epoch,
-        }
+        return {**self.remembered, "steps_per_epoch": self.steps_per_epoch}
 
     def extra_state(self) -> dict[str, Any]:
         """Tensors, optimizer states and numbers of the subclass that a checkpoint must hold."""

@@ -237,9 +237,9 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another():
 @pytest.mark.parametrize(
     "other, named",
     [
-        ({"arch": matrix(("none", "conv_3x3", "none"))}, "'arch'"),
-        ({"lr": 0.2}, "'lrs'"),
-        ({"subset": (35, 20)}, "'data'"),
+        ({"arch": matrix(("none", "conv_3x3", "none"))}, "'arch.cell'"),
+        ({"lr": 0.2}, "'optimizer.lr': 0.1.*'optimizer.lr': 0.2"),
+        ({"subset": (35, 20)}, "'data.inputs'"),
         ({"grad_clip": 1.0}, "'grad_clip'"),
         ({"seed": 5}, "'seed'"),
     ],
