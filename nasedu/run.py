@@ -13,8 +13,7 @@ from typing import Any
 
 from nasedu.data.datasets import get_dataset
 from nasedu.data.images import DatasetError, ImageDataset
-from nasedu.errors import NaseduError
-from nasedu.files import whole
+from nasedu.files import locked, try_place
 from nasedu.profiles import Profile
 from nasedu.search.history import History
 from nasedu.search.registry import METHODS
@@ -30,10 +29,6 @@ SEARCHES = {"DARTS": "DARTS 1st", "ENAS": "ENAS"}  # what the page calls them ->
 LEAST = (20, 10)  # training and test images, under which nothing can be said
 # The 97.5th percentile of Student's t, by degrees of freedom: four cells, each trained twice or three times.
 STUDENT = {4: 2.776, 8: 2.306}
-
-
-class RunError(NaseduError, RuntimeError):
-    """The run can't be made here; the message says why and what to do."""
 
 
 def recipes(sizes: Profile, train: int, seed: int) -> tuple[Recipe, Recipe]:
@@ -84,9 +79,14 @@ def make(sizes: Profile, data: str, out: Path, seed: int) -> Path:
     """Search, train and write the page into the folder `out`; return the page's path.
 
     Interrupted, it goes on where it was: with the run that was under way, if it is asked for the same.
-    Raises RunError if `out` can't be written.
+    Raises FileError if `out` can't be written, or another process is at it.
     """
-    writable(out)
+    try_place(out / "run.json", 2**22)
+    with locked(out / "run.json"):
+        return _make(sizes, data, out, seed)
+
+
+def _make(sizes: Profile, data: str, out: Path, seed: int) -> Path:
     train, test, said = images(sizes, data, seed)
     search, judge = recipes(sizes, len(train), seed)
     cells = [*SEARCHES, "blind 1", "blind 2"]
@@ -123,19 +123,6 @@ def make(sizes: Profile, data: str, out: Path, seed: int) -> Path:
     for path in (part, *(_checkpoint(out, name) for name in SEARCHES)):
         path.unlink(missing_ok=True)
     return written
-
-
-def writable(out: Path) -> None:
-    """Make the folder `out` and write to it. Raises RunError with what to do, before anything is computed."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with whole(out / "room") as temporary:
-            temporary.write_bytes(bytes(2**22))  # what a checkpoint takes
-        (out / "room").unlink()
-    except OSError as error:
-        raise RunError(
-            f"cannot write to {out} ({error.strerror or error}); give another folder, or make room"
-        ) from error
 
 
 def _checkpoint(out: Path, name: str) -> Path:

@@ -227,13 +227,16 @@ def test_an_argument_that_nothing_can_be_done_with_is_named(capsys, arguments, m
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["run", "--data", "shapes10", "--out", "/dev/null"], "cannot write to /dev/null"),
-        (["run", "--data", "shapes10", "--out", "file/in"], "cannot write to file/in"),
+        (["run", "--data", "shapes10", "--out", "/dev/null"], "cannot write /dev/null"),
+        (["run", "--data", "shapes10", "--out", "file/in"], "file/in/run.json: a part of the path is a file"),
         (["record", "darts", "--data", "shapes10", "--out", "/dev/null"], "--out /dev/null is no file"),
         (["record", "darts", "--data", "shapes10", "--out", "."], "--out . is no file"),
-        (["record", "enas", "--data", "shapes10", "--out", "file/x.json"], "cannot write file/x.json"),
+        (
+            ["record", "enas", "--data", "shapes10", "--out", "file/x.json"],
+            "x.json: a part of the path",
+        ),
         (["truth", "--small", "--out", "."], "--out . is no file"),
-        (["truth", "--small", "--out", "file/x.json"], "cannot write file/x.json"),
+        (["truth", "--small", "--out", "file/x.json"], "x.json: a part of the path"),
         (["study", "small_space", "--data", "shapes10", "--out", "/dev/null"], "--out /dev/null is no file"),
         ([*RECORD, "--images", "8"], "8 items give"),
     ],
@@ -270,7 +273,7 @@ def test_a_disk_that_is_full_is_told(tmp_path, capsys, small, monkeypatch, when)
         monkeypatch.setattr(Path, "write_text", lambda self, *a, **k: full(self, b""))
     assert main(["run", "--data", "shapes10", "--out", str(tmp_path / "out")]) == 2
     said = capsys.readouterr().err.splitlines()[-1]
-    assert said.startswith("nasedu: ") and "No space left" in said and "make room" in said
+    assert said.startswith("nasedu: cannot write ") and "the disk is full: make room" in said
     assert calls and real
 
 

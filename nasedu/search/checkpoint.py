@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from nasedu.errors import NaseduError
-from nasedu.files import whole
+from nasedu.files import try_place, whole
 from nasedu.search.evaluation import Mean
 from nasedu.search.history import History
 
@@ -38,11 +38,15 @@ def save(trainer: Any, path: str | os.PathLike[str]) -> None:
     torch.save(_state(trainer), content)
     line = f"\n{FORMAT} {VERSION} {hashlib.sha256(content.getbuffer()).hexdigest()}\n"
     content.write(line.encode())
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with whole(path) as temporary, open(temporary, "wb") as file:
-        file.write(content.getbuffer())
-        file.flush()
-        os.fsync(file.fileno())
+    with whole(path) as temporary:
+        temporary.write_bytes(content.getbuffer())
+
+
+def try_to_save(trainer: Any, path: str | os.PathLike[str]) -> None:
+    """Raises FileError if there is no room for a checkpoint at `path`, which stays as it is."""
+    state = trainer.model.state_dict().values()
+    weights = sum(tensor.nbytes for tensor in state if isinstance(tensor, Tensor))
+    try_place(path, 2**20 + 3 * weights)  # an optimizer keeps up to two numbers for each
 
 
 def load(trainer: Any, path: str | os.PathLike[str]) -> None:

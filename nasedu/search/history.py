@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nasedu.errors import NaseduError
-from nasedu.files import whole
+from nasedu.files import save_text
 
 FORMAT = "nasedu-history"
 
@@ -68,8 +68,7 @@ class History:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the JSON text to `path`, whole or not at all."""
-        with whole(path) as temporary:
-            temporary.write_text(self.to_json() + "\n", encoding="utf-8")
+        save_text(path, self.to_json() + "\n")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "History":

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from nasedu.data.datasets import seeded
+from nasedu.files import locked
 from nasedu.search import checkpoint, fingerprint
 from nasedu.search.evaluation import Mean
 from nasedu.search.history import History
@@ -131,12 +132,21 @@ class Trainer:
     # The loop.
 
     def fit(self) -> History:
-        """Train to the end, or to Ctrl-C; return the history. Called again, go on where it stopped."""
+        """Train to the end, or to Ctrl-C; return the history. Called again, go on where it stopped.
+
+        Raises FileError, before the first step, if the checkpoint can't be written or another process has it.
+        """
+        with nullcontext() if self.checkpoint is None else locked(self.checkpoint):
+            return self._fit()
+
+    def _fit(self) -> History:
         if not self._started and self.checkpoint is not None and self.checkpoint.exists():
             self.load(self.checkpoint)
             if not self.finished():
                 print(f"resuming {self.checkpoint} at epoch {self.epoch + 1}, step {self.step + 1}")
         self._started = True
+        if self.checkpoint is not None and not self.finished():
+            checkpoint.try_to_save(self, self.checkpoint)
         gpus = [self.device] if self.device.type == "cuda" else []
         bar = tqdm(
             total=self.num_epochs * self.steps_per_epoch,

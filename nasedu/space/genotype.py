@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from nasedu.errors import NaseduError
-from nasedu.files import whole
+from nasedu.files import save_text
 from nasedu.space.choice import Arch, ArchError
 from nasedu.space.ops import PRIMITIVES
 
@@ -160,8 +160,7 @@ class Genotype:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the JSON text to `path`, whole or not at all."""
-        with whole(path) as temporary:
-            temporary.write_text(self.to_json() + "\n", encoding="utf-8")
+        save_text(path, self.to_json() + "\n")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Genotype":

@@ -27,7 +27,7 @@ import torch
 from tqdm.auto import tqdm
 
 from nasedu.errors import NaseduError
-from nasedu.files import save_text
+from nasedu.files import locked, save_text
 from nasedu.search.history import History
 from nasedu.study.recipe import Recipe, RecipeError
 
@@ -265,16 +265,11 @@ def stamp(device: torch.device | str = "cpu") -> dict[str, Any]:
 def begin(record: Record, out: str | os.PathLike[str]) -> Record:
     """The record at `out`, if that is of the same recipe and data; else `record`, stamped and written there.
 
-    So a place that can't be written is told before the first run. Raises RecordError.
+    So a place that can't be written is told before the first run. Raises RecordError, or FileError.
     """
     if not Path(out).exists():
         record = replace(record, **stamp())
-        try:
-            record.save(out)
-        except OSError as error:
-            raise RecordError(
-                f"cannot write {out} ({error.strerror}); give another file, or make room"
-            ) from error
+        record.save(out)
         return record
     kept = load(Path(out))
     asked = (record.name, replace(record.recipe, **plain(asdict(record.recipe))), record.data)
@@ -296,9 +291,20 @@ def conduct(
     """Do the runs of these keys that `out` lacks, in this order, and write the file after each.
 
     `run(key)` gives a dict that JSON can hold. A bar says how long is left: as long as the runs of the same
-    method took, here or before. Raises RecordError if `out` holds something else or can't be written.
+    method took, here or before. Raises RecordError if `out` holds something else, FileError if it can't be
+    written or another process is at it.
     """
-    record = begin(record, out)
+    with locked(out):
+        return _conduct(begin(record, out), out, keys, run, progress)
+
+
+def _conduct(
+    record: Record,
+    out: str | os.PathLike[str],
+    keys: Sequence[Mapping[str, Any]],
+    run: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+    progress: bool,
+) -> Record:
     done = [row["key"] for row in record]
     todo = [plain(dict(key)) for key in keys if plain(dict(key)) not in done]
     with tqdm(

@@ -22,6 +22,7 @@ from joblib import Parallel, delayed, effective_n_jobs, parallel_config
 from joblib.parallel import get_active_backend
 from tqdm.auto import tqdm
 
+from nasedu.files import locked
 from nasedu.space import small
 from nasedu.study import truth
 from nasedu.study.recipe import Datasets, Recipe
@@ -68,21 +69,22 @@ def make(
 
     `jobs` is joblib's n_jobs (-1: all cores, or all workers of the `backend`; on Dask always all). `names`
     are the architectures to train, all by default. Raises RecordError if `out` holds a table of another
-    recipe or other images, or can't be written.
+    recipe or other images, FileError if it can't be written or another process is at it.
     """
     if seeds < 1 or jobs == 0:
         raise TruthError(f"{seeds} seeds on {jobs} jobs; wanted 1 or more, and 1 or more or -1 (all)")
     wanted = small.architectures() if names is None else [small.names_of(small.matrix(n)) for n in names]
     parts = recipe.datasets(data)
     new = Table(recipe, (), {"data": truth.described(parts), "command": command})
-    table = Table.from_record(begin(new.to_record(), out))
-    missing = [(each, seed) for each, seed in table.missing(range(seeds)) if each in wanted]
-    shared = _Images(parts)
-    tasks = (delayed(_one)(recipe, shared, each, seed) for each, seed in missing)
-    with closing(_rows(tasks, jobs)) as rows:
-        for row in tqdm(rows, total=len(missing), desc="truth", unit="row", disable=not progress):
-            table = table.with_row(row)
-            table.save(out)
+    with locked(out):
+        table = Table.from_record(begin(new.to_record(), out))
+        missing = [(each, seed) for each, seed in table.missing(range(seeds)) if each in wanted]
+        shared = _Images(parts)
+        tasks = (delayed(_one)(recipe, shared, each, seed) for each, seed in missing)
+        with closing(_rows(tasks, jobs)) as rows:
+            for row in tqdm(rows, total=len(missing), desc="truth", unit="row", disable=not progress):
+                table = table.with_row(row)
+                table.save(out)
     return table
 
 

@@ -1,12 +1,14 @@
 """The shared loop: evaluation, history, checkpoints, Ctrl-C. For SIGKILL see test_darts.py."""
 
 import copy
+import errno
 import math
 import os
 import pickle
 import signal
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +18,7 @@ from torch import nn
 from nasedu import DartsTrainer, History, accuracy, batch_statistics, evaluate, get_dataset
 from nasedu.data.datasets import batches
 from nasedu.data.images import DatasetError
+from nasedu.files import FileError
 from nasedu.search.base import SearchTrainer
 from nasedu.search.checkpoint import CheckpointError
 from nasedu.search.evaluation import Mean
@@ -318,19 +321,40 @@ def test_a_checkpoint_of_other_images_is_said(checkpoint):
         trainer.fit()
 
 
-def test_a_save_that_fails_leaves_the_old_checkpoint(checkpoint, monkeypatch):
-    before = checkpoint.read_bytes()
-    trainer = uniform(checkpoint)
+def test_a_place_that_cannot_be_written_is_told_before_the_first_step(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path, tmp_path / "file" / "run.pt"):
+        trainer = uniform(place)
+        trainer.train_step = None  # would fail if called
+        with pytest.raises(FileError, match="cannot write .*: give "):
+            trainer.fit()
 
-    def full(state, file):
-        file.write(b"half a checkp")
-        raise OSError("No space left on device")
+    def full(path, data):
+        asked.append(len(data))
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(OSError, match="No space"):
-        trainer.save(checkpoint)
-    assert checkpoint.read_bytes() == before
-    assert os.listdir(checkpoint.parent) == ["run.pt"]
+    asked = []
+    monkeypatch.setattr(Path, "write_bytes", full)
+    trainer = uniform(tmp_path / "run.pt")
+    trainer.train_step = None
+    with pytest.raises(FileError, match="run.pt: the disk is full: make room"):
+        trainer.fit()
+    monkeypatch.undo()
+    trainer = uniform(tmp_path / "run.pt", num_epochs=1)
+    trainer.fit()
+    assert asked[0] > (tmp_path / "run.pt").stat().st_size, "there is room for what is written later"
+    assert sorted(os.listdir(tmp_path)) == ["file", "run.pt"]
+
+
+def test_a_second_run_with_the_same_checkpoint_is_told_who_has_it(tmp_path):
+    def again(trainer):
+        with pytest.raises(FileError, match=f"run.pt is in use by process {os.getpid()} on"):
+            uniform(tmp_path / "run.pt").fit()
+        told.append(trainer.epoch)
+
+    told = []
+    uniform(tmp_path / "run.pt", callbacks=[again]).fit()
+    assert told == [1, 2, 3] and os.listdir(tmp_path) == ["run.pt"]
 
 
 def test_a_finished_run_is_not_run_again(tmp_path, capsys):

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from nasedu import Genotype
+from nasedu.files import FileError
 from nasedu.study import record, truth
 from nasedu.study.recipe import Recipe
 from nasedu.study.record import Record, RecordError, conduct, left, load
@@ -84,8 +85,17 @@ def test_a_record_of_something_else_is_refused_and_the_file_kept(squares, tmp_pa
 
 def test_a_place_that_cannot_be_written_is_told_before_the_first_run(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(RecordError, match="cannot write .*give another file"):
+    with pytest.raises(FileError, match="cannot write .*a part of the path is a file.*give another path"):
         conduct(EMPTY, tmp_path / "file" / "x.json", KEYS, pytest.fail, progress=False)
+
+
+def test_a_second_process_that_makes_the_same_record_is_told(tmp_path):
+    def again(key):
+        with pytest.raises(FileError, match="squares.json is in use by process"):
+            conduct(EMPTY, tmp_path / "squares.json", KEYS, pytest.fail, progress=False)
+        return run(key)
+
+    assert len(conduct(EMPTY, tmp_path / "squares.json", KEYS, again, progress=False)) == 3
 
 
 def test_a_row_of_another_machine_says_so(squares, tmp_path, monkeypatch):

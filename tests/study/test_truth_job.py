@@ -14,6 +14,7 @@ import torch
 
 from nasedu.cli import main
 from nasedu.data.images import checksum
+from nasedu.files import FileError
 from nasedu.search import StandaloneTrainer
 from nasedu.space import small
 from nasedu.study import truth, truth_job
@@ -116,7 +117,7 @@ def test_no_seeds_or_no_jobs_are_told(tmp_path, options):
 def test_a_place_that_cannot_be_written_is_told_before_the_first_row(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     trained = counted(monkeypatch)
-    with pytest.raises(RecordError, match="cannot write"):
+    with pytest.raises(FileError, match="cannot write"):
         make(tmp_path / "file" / "table.json")
     assert trained == []
 
