@@ -1,13 +1,20 @@
 """nasedu: neural architecture search, built step by step. An architecture is a matrix; see the notebooks.
 
-    nasedu.data     datasets in memory, batches of them       get_dataset, batches, Augment
-    nasedu.space    what can be searched                      LayerChoice, CNN, Network, Genotype, ...
-    nasedu.search   how                                       DartsTrainer, EnasTrainer, hypergrad, ...
+    nasedu.data     datasets in memory, batches of them       get_dataset, batches, Augment, ImageDataset
+    nasedu.space    what can be searched
+        models     CNN, Cell, MacroCNN, your own of LayerChoice and InputChoice; Network, DerivedCell
+        matrices   choices, points, edges, uniform_arch, random_arch, check_arch, discretise, describe
+        cells      Genotype, PUBLISHED, PRIMITIVES, MACRO_OPS, ENAS_OPS, make_op, register, read; n_parameters
+    nasedu.search   how
+        trainers   DartsTrainer, EnasTrainer, RandomSearch, StandaloneTrainer; Trainer; fit() -> History
+        pieces     hypergrad, Controller, policy_loss, advantages, moving_baseline, reward_accuracy
+        measures   accuracy, evaluate, batch_statistics
     nasedu.study    was it worth it                           truth, statistics, studies and recorded runs
     nasedu.show     what draws                                draw_cell, learning_curves, explore
     nasedu.check    self-checks for the exercises             check.mixed_op(mine)
 
-Each room imports only from those above it. The names that most notebooks need are here, too:
+Each room imports only from those above it. Errors are NaseduError: ArchError, GenotypeError and others.
+`help(nasedu.CNN)` says more of a name. In short:
 
     model = CNN(32, 3, 16, 10, 8)
     logits = model(x, arch)
@@ -133,6 +140,10 @@ __all__ = [
     "uniform_arch",
 ]
 
+_NAMES = [*__all__, "__version__"]
+# Editors and type checkers read it. At run time help(nasedu) would print every class in it, 10,000 lines.
+del __all__
+
 
 def __getattr__(name: str) -> Any:
     if name not in _LATER:
@@ -143,4 +154,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*__all__, "__version__"})
+    return _NAMES

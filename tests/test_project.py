@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import ast
+import inspect
+import pydoc
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
+
+import nasedu
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "nasedu"
@@ -119,6 +125,50 @@ def test_the_package_is_packaged_whole():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     folders = {str(path.parent.relative_to(ROOT)).replace("/", ".") for path in SOURCES}
     assert folders == set(project["tool"]["setuptools"]["packages"])
+
+
+# ---- found by typing
+
+
+def test_tab_shows_the_public_names_and_the_rooms():
+    names = dir(nasedu)
+    assert {"CNN", "DartsTrainer", "draw_cell", "get_dataset", "hypergrad", *nasedu.ROOMS} <= set(names)
+    assert not {name for name in names if name.startswith("_")} - {"__version__"}
+    assert not {"Any", "importlib", "NAMES"} & set(names)
+    for public in names:
+        assert getattr(nasedu, public) is not None
+    from nasedu import draw_cell
+
+    assert draw_cell is nasedu.show.draw_cell
+    with pytest.raises(AttributeError, match="help"):
+        nasedu.nothing_of_this_name  # noqa: B018
+
+
+def test_help_is_a_map_of_one_screen_that_names_every_public_name():
+    page = pydoc.plain(pydoc.render_doc(nasedu))
+    assert len(page.splitlines()) <= 60, "with __all__ at run time pydoc prints every class"
+    missing = [public for public in dir(nasedu) if not re.search(rf"\b{public}\b", nasedu.__doc__)]
+    assert missing == ["__version__"]
+
+
+@pytest.mark.parametrize("trainer", ["DartsTrainer", "EnasTrainer", "RandomSearch", "StandaloneTrainer"])
+def test_a_trainer_lists_what_it_takes_in_its_own_signature(trainer):
+    taken = inspect.signature(getattr(nasedu, trainer)).parameters
+    assert {"model", "dataset", "num_epochs", "seed", "checkpoint", "callbacks", "progress"} <= set(taken)
+    assert all(
+        one.kind is not one.VAR_KEYWORD and one.kind is not one.VAR_POSITIONAL for one in taken.values()
+    )
+
+
+def test_import_loads_nothing_heavy():
+    code = "import sys, torch; before = set(sys.modules); import nasedu; print(*(set(sys.modules) - before))"
+    child = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT)
+    loaded = {module.split(".")[0] for module in child.stdout.split()}
+    assert "nasedu" in loaded
+    heavy = {"torchvision", "matplotlib", "graphviz", "pygraphviz", "ipywidgets", "IPython", "joblib", "dask"}
+    assert not loaded & (heavy | {"pandas", "scipy", "pyarrow", "ray"})
+    # and no room that draws or studies: each is loaded when it is first touched
+    assert not {"nasedu.study", "nasedu.show", "nasedu.check"} & set(child.stdout.split())
 
 
 # ---- conda and pip

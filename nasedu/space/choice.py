@@ -24,8 +24,8 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch._C._functorch import is_functorch_wrapped_tensor  # torch.func.debug_unwrap is not in torch 2.6
 from torch.autograd.forward_ad import unpack_dual
-from torch.func import debug_unwrap
 
 from nasedu.errors import NaseduError
 from nasedu.space.ops import Zero
@@ -87,14 +87,18 @@ class _Point(nn.Module):
         return row.unbind()
 
 
+def is_transformed(x: Tensor) -> bool:
+    """Is `x` inside `torch.func.grad`, `vmap` or another of its transforms, or a dual number of forward mode?"""
+    return is_functorch_wrapped_tensor(x) or unpack_dual(x).tangent is not None
+
+
 def is_differentiated(matrix: Tensor) -> bool:
     """Is a derivative with respect to `matrix` being taken: by autograd, in forward mode, or by torch.func?
 
     `requires_grad` alone does not say: it is False in an inner `grad` over the weights while an outer one
     differentiates the architecture, and True under `torch.no_grad()`.
     """
-    by_autograd = matrix.requires_grad and torch.is_grad_enabled()
-    return by_autograd or unpack_dual(matrix).tangent is not None or debug_unwrap(matrix) is not matrix
+    return (matrix.requires_grad and torch.is_grad_enabled()) or is_transformed(matrix)
 
 
 def _shape(matrix: object) -> tuple[int, ...] | str:

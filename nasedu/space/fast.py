@@ -26,10 +26,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
-from torch.autograd.forward_ad import unpack_dual
-from torch.func import debug_unwrap
 
-from nasedu.space.choice import Arch, LayerChoice, Sampled, is_differentiated
+from nasedu.space.choice import Arch, LayerChoice, Sampled, is_differentiated, is_transformed
 from nasedu.space.fast_ops import AvgPool, DilatedConv, MaxPool, Pointwise, ReLU, once
 from nasedu.space.genotype import edges as edges_of
 from nasedu.space.ops import FactorizedReduce, Zero, known
@@ -496,7 +494,7 @@ def applies(cell: "Cell", s0: Tensor, s1: Tensor, arch: Arch) -> bool:
     choices = _choices(cell)
     if tuple(matrix.shape) != (len(choices), len(choices[0].names)):
         return False
-    if any(debug_unwrap(x) is not x or unpack_dual(x).tangent is not None for x in (s0, s1, matrix)):
+    if any(map(is_transformed, (s0, s1, matrix))):
         return False
     if cell.label == "reduce" and (s1.shape[2] % 2 or s1.shape[3] % 2):
         return False
