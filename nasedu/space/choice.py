@@ -88,7 +88,7 @@ class _Point(nn.Module):
 
 
 def is_transformed(x: Tensor) -> bool:
-    """Is `x` inside `torch.func.grad`, `vmap` or another of its transforms, or a dual number of forward mode?"""
+    """Is `x` inside a transform of `torch.func` (`grad`, `vmap`, ...), or a dual number of forward mode?"""
     return is_functorch_wrapped_tensor(x) or unpack_dual(x).tangent is not None
 
 
