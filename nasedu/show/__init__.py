@@ -20,7 +20,6 @@ from nasedu.show.cells import (
     op_color,
     tint,
 )
-from nasedu.show.comparisons import TICKS, rank_scatter, regret_curves
 from nasedu.show.graphs import FAINT, FONT, INK, PAGE, Arrow, Box, CellDrawing, Point, text_width
 from nasedu.show.histories import (
     alpha_heatmap,
@@ -66,6 +65,7 @@ from nasedu.show.pictures import (
     styled,
     to_png,
 )
+from nasedu.show.regret_and_rank import TICKS, rank_scatter, regret_curves
 from nasedu.show.sliders import (
     VIEW,
     Explorer,

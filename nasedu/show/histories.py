@@ -7,7 +7,7 @@
     discretisation_gap(epochs, supernet, derived)  what is lost when the supernet is cut down to a cell
     search_until(history, epoch)                   weights, entropy and gap of a search up to an epoch
     operation_pictures, softmax_bars, bilevel_paths, toy_path: of single ideas, see `nasedu.show.lessons`
-    lines, compare, images, figure, show: general ones, see `nasedu.figures`
+    lines, compare, images, figure, show: general ones, see `nasedu.show.pictures`
 
 A history is a `History`, or the list of its epochs: dicts with "epoch", "train_loss", ..., "arch".
 """

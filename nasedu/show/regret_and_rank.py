@@ -1,4 +1,4 @@
-"""Pictures of comparisons: methods by their regret, and two rankings of the same architectures.
+"""Methods by their regret, and two rankings of the same architectures.
 
 regret_curves({"random": curves(random_search, table), ...})     regret against evaluations, with bands
 rank_scatter(scores, true)                                       a dot for each architecture, tau, interval
@@ -21,7 +21,7 @@ TICKS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 def regret_curves(curves: Mapping[str, Tensor | np.ndarray], title: str = "Regret by evaluations") -> Picture:
     """Draw a panel for each method: median regret, and bands with the middle 50 % and 95 % of the seeds.
 
-    Each method has an array (seeds, evaluations) of shares from 0 to 1, as `tablesearch.curves` gives; it is
+    Each method has an array (seeds, evaluations) of shares from 0 to 1, as `table_search.curves` gives; it is
     drawn in percentage points, linear from 0 to 1 and logarithmic above. The first method's median is drawn
     into the other panels too, dotted, for comparison. Raises ValueError for another shape.
     """

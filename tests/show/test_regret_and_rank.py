@@ -1,11 +1,11 @@
-"""The two pictures of comparisons: words and artists agree with the data."""
+"""Regret curves and the scatter of ranks: words and artists agree with the data."""
 
 import numpy as np
 import pytest
 import torch
 
 from nasedu.show import pictures
-from nasedu.show.comparisons import rank_scatter, regret_curves
+from nasedu.show.regret_and_rank import rank_scatter, regret_curves
 from nasedu.study.statistics import mean_interval, tau_interval
 
 
