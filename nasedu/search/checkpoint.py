@@ -88,7 +88,12 @@ def _state(trainer: Any) -> dict[str, Any]:
 
 def _read(path: Path, device: torch.device) -> dict[str, Any]:
     """The content of the file, if it is what was written."""
-    data = path.read_bytes()
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise CheckpointError(f"{path} can't be read: {error.strerror}; give another path") from error
     line = re.search(rf"\n{FORMAT} (\d+) ([0-9a-f]{{64}})\n\Z".encode(), data[-SIZE_OF_LINE:])
     if line is None:
         # The end of a zip archive: a torch file that is complete.
