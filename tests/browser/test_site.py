@@ -8,7 +8,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from conftest import ALL, ROOT
+from conftest import ALL, COUNTS, ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").rglob("*.ipynb"))
 FEW = [
@@ -120,7 +120,14 @@ def test_pages_in_a_browser(chromium, site, pages, width):
         errors = [*seen.errors]
         # What axe finds does not depend on the width, except the buttons of a phone's menus.
         found = eyes.axe(page) if width == 390 or not ALL else []
+        COUNTS["formulas on pages"] += page.locator("mjx-container").count()
         page.close()
+        COUNTS[f"pages at {width} px"] += 1
+        COUNTS["pages' axe findings, serious or critical"] += len(found)
+        COUNTS["pages that scroll sideways"] += wide > 0
+        COUNTS["formulas not drawn"] += unset
+        COUNTS["console errors"] += len(errors)
+        COUNTS["external requests"] += len(seen.elsewhere)
         said += [f"{name}: {unset} formulas are not drawn"] * bool(unset)
         said += [f"{name}: {wide} px wider than its window of {width}"] * (wide > 0)
         said += [f"{name}: {what}" for what in [*errors, *seen.elsewhere, *found]]
@@ -216,6 +223,33 @@ def test_the_builder_writes_the_python_of_its_matrix(chromium, site):
     page.locator(".builder-edge[data-row='0'] path").first.dispatch_event("click")
     assert "A cell" in page.inner_text("#builder [role=status]")
     page.close()
+
+
+def test_play_moves_every_explorer_of_the_pages(chromium, site, pages):
+    """Of every flip-book on every page; counted with its size, for the run's last lines."""
+    from playwright.sync_api import expect
+
+    with_books = [name for name in pages if "nasedu-flip" in (site / name).read_text(encoding="utf-8")]
+    for name in with_books if ALL else with_books[:1]:
+        page = chromium.new_page()
+        page.goto((site / name).as_uri())
+        books = page.locator(".nasedu-flip")
+        for book in books.all():
+            slider = book.get_by_role("slider").first
+            assert slider.get_attribute("aria-label") and slider.get_attribute("aria-valuetext"), name
+            slider.press("Home")
+            first = book.locator("img").get_attribute("src")
+            words = book.locator("img").get_attribute("alt")
+            book.get_by_role("button", name="Play").click()
+            expect(book.locator("img")).not_to_have_attribute("src", first, timeout=15_000)
+            expect(book.locator("img")).not_to_have_attribute("alt", words)
+            size = len(book.inner_html()) // 1000
+            assert size < 300, f"{name}: a flip-book of {size} kB"
+            COUNTS["explorers without a kernel"] += 1
+            COUNTS["explorers' kB together"] += size
+            COUNTS["explorers' largest kB"] = max(size, COUNTS["explorers' largest kB"])
+        COUNTS["pages with explorers"] += 1
+        page.close()
 
 
 def test_flipbooks_move_by_key_and_by_play(chromium, tmp_path):

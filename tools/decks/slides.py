@@ -36,9 +36,10 @@ ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 
 ROOM = 560  # pixels of height below the title
+FIRST = 730  # of the first slide, goals, prerequisites and time, whose letters deck.js makes smaller
 BESIDE = 130  # words of at most this height share a slide with the figure below them
 LINE = 88  # characters of code on a line
-CODE_LINES = 16
+CODE_LINES = 18
 OUTPUT_LINES = 6
 SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z(*`$])")
 
@@ -150,19 +151,21 @@ def text_blocks(source: str) -> Iterator[Block | str]:
 def code_blocks(code: str, kind: str = "code") -> Iterator[Block]:
     """Code or printed text in parts that fit on a slide; longer lines go on below, indented."""
     lines = [part for line in code.rstrip().splitlines() for part in _cut(line)]
-    for start in range(0, len(lines), CODE_LINES):
-        part = lines[start : start + CODE_LINES]
-        yield Block(f"<pre class='{kind}'>{html.escape(chr(10).join(part))}</pre>", 30 * len(part) + 36, kind)
+    n_parts = -(-len(lines) // CODE_LINES)
+    size = -(-len(lines) // max(1, n_parts))  # about the same on each slide
+    for start in range(0, len(lines), size or 1):
+        part = lines[start : start + size]
+        yield Block(f"<pre class='{kind}'>{html.escape(chr(10).join(part))}</pre>", 28 * len(part) + 34, kind)
 
 
 def _cut(line: str) -> list[str]:
     """A line in parts of at most `LINE` characters, cut at a space where there is one, the rest indented."""
-    parts = []
+    parts, indent = [], " " * min(24, len(line) - len(line.lstrip()) + 4)
     while len(line) > LINE:
         at = line.rfind(" ", LINE // 2, LINE + 1)
         at = LINE if at < 0 else at
         parts.append(line[:at])
-        line = "    " + line[at:].lstrip()
+        line = indent + line[at:].lstrip()
     return [*parts, line]
 
 
@@ -275,7 +278,7 @@ def _add(slides: list[Slide], block: Block) -> None:
         and all(b.kind in ("text", "item") for b in last.blocks)
     ):
         block.height = ROOM - last.height  # a few words stay above the picture that they are about
-    elif last.blocks and last.height + block.height > ROOM:
+    elif last.blocks and last.height + block.height > (FIRST if len(slides) == 1 else ROOM):
         slides.append(Slide(last.title))
     slides[-1].blocks.append(block)
 
