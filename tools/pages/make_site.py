@@ -91,6 +91,9 @@ def page(path: Path, pictures: Path, address: str | None) -> nbformat.NotebookNo
     up = "../pictures/" if solved else "pictures/"
     first = True
     notebook.cells = [cell for cell in notebook.cells if not installs(cell)]
+    for cell in notebook.cells[1:]:  # a second title would be a page of its own in the list of pages
+        if cell.cell_type == "markdown" and cell.source.startswith("# "):
+            cell.source = f"#{cell.source}"
     for cell in notebook.cells:
         if cell.cell_type != "code":
             continue
