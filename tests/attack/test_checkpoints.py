@@ -199,7 +199,8 @@ def odd_tensor(dice, of):
 
 ODD = (
     None, True, False, -1, 0, 1, 2, 3, 10**9, 10**30, 1.5, 1e9, float("nan"), float("inf"), "", "x", b"x", (),
-    [], {}, [1], {"a": 1}, [[[[[]]]]], "epoch", "1e9", {"state": {}, "param_groups": []}, 1j, torch.device("cpu"),
+    [], {}, [1], {"a": 1}, [[[[[]]]]], "epoch", "1e9", {"state": {}, "param_groups": []}, 1j,
+    torch.device("cpu"),
 )  # fmt: skip
 
 
@@ -256,7 +257,7 @@ def test_forged_states_with_a_right_checksum(victim):
         (lambda s: s["optimizer"].pop("state"), "has no optimizer's state"),
         (lambda s: s["optimizer"]["param_groups"][0].pop("lr"), "settings of another optimizer: group 0 lr"),
         (lambda s: s["optimizer"]["state"][0].clear(), "parameter 0 momentum_buffer on one side only"),
-        (lambda s: s["optimizer"]["state"].update({0: {"momentum_buffer": torch.zeros(3)}}), "momentum_buffer"),
+        (lambda s: s["optimizer"]["state"].update({0: {"momentum_buffer": torch.ones(3)}}), "momentum_buffer"),
         (lambda s: next(iter(s["model"].values())).fill_(float("nan")), "numbers are not finite"),
         (lambda s: s["model"].popitem(), "weights of another model: .* on one side only"),
         (lambda s: s["scheduler"].update(step=5), "state of another scheduler: step on one side only"),
@@ -367,6 +368,12 @@ def test_malice(victim, tmp_path):
     state = torch.load(io.BytesIO(victim.content), weights_only=True)
     attack(victim, saved({"format": "nasedu-checkpoint", **state}), "of an older nasedu")
     assert os.listdir(tmp_path) == [] and sys.getrecursionlimit() == limit, "nothing was run or written"
+
+
+def test_packed_parts_are_refused_before_they_are_unpacked(victim):
+    victim.path.write_bytes(sealed(repacked(victim.content, packed=zipfile.ZIP_DEFLATED)))
+    with pytest.raises(checkpoint.CheckpointError, match="packed parts"):
+        victim.trainer.load(victim.path)
 
 
 def test_a_folder_is_told(victim, tmp_path):
