@@ -16,11 +16,38 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nasedu.errors import ArgumentError, check_whole, short
 from nasedu.space import fast
-from nasedu.space.choice import Arch, LayerChoice, check_shapes
+from nasedu.space.choice import Arch, LayerChoice, check_weights
 from nasedu.space.fast_ops import FactorizedReduce
 from nasedu.space.genotype import edges
 from nasedu.space.ops import PRIMITIVES, Zero, make_op, relu_conv_bn
+
+# What a network may be asked for at most; above it a slip is likelier than a wish, and memory ends.
+MOST = {"n_classes": 10**6, "n_layers": 1_000, "n_nodes": 50, "stem_multiplier": 100, "input_size": 10_000}
+CHANNELS = 10_000
+
+
+def check_sizes(least: int = 1, **sizes: int) -> None:
+    """Raise ArgumentError unless all are whole numbers, from `least` up to what is sensible."""
+    for name, size in sizes.items():
+        check_whole(name, size, least, MOST.get(name, CHANNELS))
+
+
+def check_input_size(input_size: int) -> None:
+    """Raise ArgumentError unless images of this height and width can be halved twice."""
+    if check_whole("input_size", input_size, 0, MOST["input_size"]) < 8 or input_size % 4:
+        raise ArgumentError(
+            f"input_size must be a multiple of 4 from 8 up, since it is halved twice, got {input_size}"
+        )
+
+
+def check_ops(ops: Sequence[str]) -> None:
+    """Raise ArgumentError unless they are names of operations, each once, and one that is not "none"."""
+    if not isinstance(ops, Sequence) or isinstance(ops, str) or not all(isinstance(op, str) for op in ops):
+        raise ArgumentError(f"ops is {short(ops)}; wanted names of operations, such as PRIMITIVES")
+    if len(set(ops)) < len(ops) or not set(ops) - {"none"}:
+        raise ArgumentError(f"ops is {short(ops)}; wanted each once, and one or more besides 'none'")
 
 
 class MixedEdge(LayerChoice):
@@ -40,6 +67,7 @@ class MixedEdge(LayerChoice):
         stride: int = 1,
         search: bool = True,
     ):
+        check_ops(ops)
         super().__init__({name: make_op(name, channels, stride, search) for name in ops}, label, row, node)
 
 
@@ -59,7 +87,10 @@ class PartialEdge(nn.Module):
 
     def __init__(self, choice: LayerChoice, k: int, stride: int = 1):
         super().__init__()
-        self.choice, self.k, self.stride = choice, k, stride
+        if not isinstance(choice, LayerChoice):
+            raise ArgumentError(f"choice is {short(choice)}; wanted a LayerChoice")
+        self.choice, self.k = choice, check_whole("k", k, 1, CHANNELS)
+        self.stride = check_whole("stride", stride, 1, 2)
 
     def forward(self, x: Tensor, arch: Arch) -> Tensor:
         """(B, C, H, W) -> (B, C, H/stride, W/stride). Raises ArchError where `LayerChoice.forward` does."""
@@ -110,8 +141,8 @@ def mixed_edge(
     partial: int = 1,
 ) -> MixedEdge | PartialEdge:
     """A `MixedEdge` of these operations by name, on `channels`/`partial` of the channels (1: all)."""
-    if partial < 1 or channels % partial:
-        raise ValueError(f"partial={partial} must divide the {channels} channels of an edge")
+    if channels % check_whole("partial", partial, 1, CHANNELS):
+        raise ArgumentError(f"partial={partial} must divide the {channels} channels of an edge")
     edge = MixedEdge(ops, channels // partial, label, row, node, stride, search)
     return edge if partial == 1 else PartialEdge(edge, partial, stride)
 
@@ -145,6 +176,8 @@ class Cell(nn.Module):
         fast: bool | None = None,
     ):
         super().__init__()
+        check_sizes(c_prev_prev=c_prev_prev, c_prev=c_prev, channels=channels, n_nodes=n_nodes)
+        check_ops(ops)
         self.n_nodes, self.partial, self.fast = n_nodes, partial, fast
         self.label = "reduce" if reduction else "normal"
         self.preprocess = preprocess_of(c_prev_prev, c_prev, channels, reduction_prev, affine=False)
@@ -176,8 +209,10 @@ def stack_of(
     n_layers: int, channels: int, c_stem: int, n_nodes: int, cell: Callable[..., nn.Module]
 ) -> tuple[nn.ModuleList, list[int]]:
     """The cells, and the number of channels that comes out of each."""
-    if n_layers < 3:
-        raise ValueError(f"a network wants 3 cells or more, two of them reductions, got n_layers={n_layers}")
+    if check_whole("n_layers", n_layers, 0, MOST["n_layers"]) < 3:
+        raise ArgumentError(
+            f"a network wants 3 cells or more, two of them reductions, got n_layers={n_layers}"
+        )
     c_prev_prev, c_prev, reduction_prev = c_stem, c_stem, False
     cells, widths = nn.ModuleList(), []
     for i in range(n_layers):
@@ -214,10 +249,12 @@ class CNN(nn.Module):
         fast: bool | None = None,
     ):
         super().__init__()
-        if input_size < 8 or input_size % 4:
-            raise ValueError(
-                f"input_size must be a multiple of 4 from 8 up, since it is halved twice, got {input_size}"
-            )
+        check_input_size(input_size)
+        check_sizes(
+            in_channels=in_channels, channels=channels, n_classes=n_classes, n_nodes=n_nodes,
+            stem_multiplier=stem_multiplier,
+        )  # fmt: skip
+        check_ops(ops)
         self.input_size, self.in_channels = input_size, in_channels
         self.n_nodes, self.ops, self.n_edges = n_nodes, tuple(ops), len(edges(n_nodes))
         self.stem = stem_of(in_channels, stem_multiplier * channels)
@@ -232,15 +269,28 @@ class CNN(nn.Module):
 
     def forward(self, x: Tensor, arch: Arch) -> Tensor:
         """(B, in_channels, input_size, input_size) and an architecture -> logits (B, n_classes)."""
-        check_images(x, self.in_channels, self.input_size)
-        check_shapes(self.choices(), arch)
+        check_images(x, self.stem, self.input_size)
+        check_weights(self.choices(), arch, x)
         s0 = s1 = self.stem(x)
         for cell in self.cells:
             s0, s1 = s1, cell(s0, s1, arch)
         return self.classifier(s1.mean(dim=(2, 3)))
 
 
-def check_images(x: Tensor, channels: int, size: int) -> None:
-    """Raise ValueError unless x is (B, channels, size, size)."""
-    if x.ndim != 4 or tuple(x.shape[1:]) != (channels, size, size):
-        raise ValueError(f"wanted images of shape (B, {channels}, {size}, {size}), got {tuple(x.shape)}")
+def check_images(x: Tensor, stem: nn.Sequential, size: int | None = None) -> None:
+    """Raise ArgumentError unless x is (B, C, size, size) of the stem's C channels, type and device.
+
+    Without `size` any will do.
+    """
+    weight = cast(nn.Conv2d, stem[0]).weight
+    if not isinstance(x, Tensor) or x.ndim != 4 or x.shape[1] != weight.shape[1] or not len(x):
+        raise ArgumentError(f"wanted images of shape (B, {weight.shape[1]}, H, W), got {short(x)}")
+    if size is not None and tuple(x.shape[2:]) != (size, size):
+        raise ArgumentError(f"wanted images of shape (B, {x.shape[1]}, {size}, {size}), got {short(x)}")
+    if x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):
+        raise ArgumentError(
+            f"the images are of {x.dtype}, the model of {weight.dtype}; use x.to({weight.dtype}), or "
+            f"model.to({x.dtype if x.is_floating_point() else torch.float32})"
+        )
+    if x.device != weight.device:
+        raise ArgumentError(f"the images are on {x.device}, the model on {weight.device}; use x.to(...)")

@@ -20,6 +20,7 @@ Points that share a label and a row share their weights: in a DARTS supernet eve
 `LayerChoice`s with the label "normal", one per row.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -27,10 +28,11 @@ from torch import Tensor, nn
 from torch._C._functorch import is_functorch_wrapped_tensor  # torch.func.debug_unwrap is not in torch 2.6
 from torch.autograd.forward_ad import unpack_dual
 
-from nasedu.errors import NaseduError
+from nasedu.errors import ArgumentError, NaseduError, check_whole, short
 from nasedu.space.ops import Zero
 
 Arch = Mapping[str, Tensor]
+MOST = 10_000  # rows of a matrix, and columns
 
 
 class Sampled(dict[str, Tensor]):
@@ -52,11 +54,9 @@ class _Point(nn.Module):
     def __init__(self, label: str, row: int):
         super().__init__()
         if not isinstance(label, str) or not label:
-            raise ValueError(f"a decision point needs a label, a non-empty string, got {label!r}")
-        if row < 0:
-            raise ValueError(f"a decision point's row counts from 0, got {row}")
+            raise ArgumentError(f"a decision point needs a label, a non-empty string, got {short(label)}")
         self.label = label
-        self.row = row
+        self.row = check_whole("a decision point's row", row, 0, MOST)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -70,8 +70,8 @@ class _Point(nn.Module):
         derivative too (but see `Sampled`). Where it is not they are plain numbers, and a zero can be left
         out.
         """
-        if self.label not in arch:
-            raise ArchError(f"the architecture lacks the label {self.label!r}; it has {sorted(arch)}")
+        if not isinstance(arch, Mapping) or self.label not in arch:
+            raise ArchError(f"the architecture lacks the label {self.label!r}; it has {labels_of(arch)}")
         matrix = arch[self.label]
         shape = _shape(matrix)
         if isinstance(shape, str) or len(shape) != 2 or shape[0] <= self.row or shape[1] != len(self.names):
@@ -81,7 +81,12 @@ class _Point(nn.Module):
             )
         row = matrix[self.row]
         if not is_differentiated(matrix):
-            return [float(weight) for weight in row.tolist()]
+            weights = [float(weight) for weight in _readable(self.label, row).tolist()]
+            if not all(map(math.isfinite, weights)):
+                raise _not_finite(self.label)
+            return weights
+        if not _is_finite(row):
+            raise _not_finite(self.label)
         if isinstance(arch, Sampled):
             return [weight if value else 0.0 for weight, value in zip(row, row.tolist(), strict=True)]
         return row.unbind()
@@ -102,8 +107,37 @@ def is_differentiated(matrix: Tensor) -> bool:
 
 
 def _shape(matrix: object) -> tuple[int, ...] | str:
-    """The shape of a tensor, the name of the type of anything else."""
-    return tuple(matrix.shape) if isinstance(matrix, Tensor) else type(matrix).__name__
+    """The shape of a tensor of real numbers, the kind of anything else."""
+    if not isinstance(matrix, Tensor):
+        return type(matrix).__name__
+    if matrix.layout != torch.strided or matrix.is_complex() or matrix.is_quantized:
+        return (
+            f"a tensor of {matrix.dtype}, {matrix.layout}; use real numbers, and .to_dense() of a sparse one"
+        )
+    return tuple(matrix.shape)
+
+
+def labels_of(arch: object) -> str:
+    """The labels of an architecture, for a message; whatever it is that came for one."""
+    return short(sorted(arch, key=short)) if isinstance(arch, Mapping) else f"none, it is {short(arch)}"
+
+
+def _is_finite(matrix: Tensor) -> bool:
+    """Is it, as far as that can be seen for nothing: on an accelerator one would wait for the answer."""
+    if matrix.device.type != "cpu" or debug_unwrap(matrix) is not matrix:
+        return True
+    matrix = matrix.detach()
+    return math.isfinite(matrix.sum()) or bool(torch.isfinite(matrix).all())
+
+
+def _not_finite(label: str) -> ArchError:
+    return ArchError(f"the architecture's matrix {label!r} holds numbers that are not finite")
+
+
+def _readable(label: str, matrix: Tensor) -> Tensor:
+    if matrix.device.type == "meta":
+        raise ArchError(f"arch[{label!r}] has no numbers, it is on the device 'meta'; make it on another")
+    return matrix
 
 
 class LayerChoice(_Point):
@@ -123,12 +157,22 @@ class LayerChoice(_Point):
         node: int | None = None,
     ):
         super().__init__(label, row)
-        if not isinstance(candidates, Mapping):
+        if isinstance(candidates, Sequence | nn.ModuleList):
             candidates = {str(i): layer for i, layer in enumerate(candidates)}
+        if not isinstance(candidates, Mapping | nn.ModuleDict):
+            raise ArgumentError(
+                f"the candidates of {label!r} are {short(candidates)}; wanted a list or a dict"
+            )
         if not candidates:
-            raise ValueError(f"the LayerChoice {label!r} has no candidates; give it one layer or more")
-        self.layers = nn.ModuleDict(candidates)
-        self.node = node
+            raise ArgumentError(f"the LayerChoice {label!r} has no candidates; give it one layer or more")
+        try:
+            self.layers = nn.ModuleDict(candidates)
+        except (KeyError, TypeError) as error:  # a name with a dot, or of a method; no module
+            raise ArgumentError(
+                f"the candidates of {label!r} are {short(candidates)}; wanted layers (nn.Module), by "
+                f"names that can name a module: {error}"
+            ) from error
+        self.node = None if node is None else check_whole("node", node, 0, MOST)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -170,12 +214,10 @@ class InputChoice(_Point):
 
     def __init__(self, n_candidates: int, n_chosen: int | None = 1, label: str = "", row: int = 0):
         super().__init__(label, row)
-        if n_candidates < 1:
-            raise ValueError(f"the InputChoice {label!r} needs one candidate or more, got {n_candidates}")
-        if n_chosen is not None and not 1 <= n_chosen <= n_candidates:
-            raise ValueError(f"the InputChoice {label!r} can't choose {n_chosen} of {n_candidates} inputs")
-        self.n_candidates = n_candidates
+        self.n_candidates = check_whole(f"n_candidates of {label!r}", n_candidates, 1, MOST)
         self.n_chosen = n_chosen
+        if n_chosen is not None:
+            self.n_chosen = check_whole(f"n_chosen of {label!r}", n_chosen, 1, n_candidates)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -184,10 +226,9 @@ class InputChoice(_Point):
 
     def forward(self, inputs: Sequence[Tensor], arch: Arch) -> Tensor:
         """Weigh and add `inputs`, tensors of one shape; zeros of that shape where none is chosen."""
-        if len(inputs) != self.n_candidates:
-            raise ArchError(
-                f"the InputChoice {self.label!r} wants {self.n_candidates} inputs, got {len(inputs)}"
-            )
+        if not isinstance(inputs, Sequence) or len(inputs) != self.n_candidates:
+            got = len(inputs) if isinstance(inputs, Sequence) else short(inputs)
+            raise ArchError(f"the InputChoice {self.label!r} wants {self.n_candidates} inputs, got {got}")
         pairs = zip(self.weights(arch), inputs, strict=True)
         total = sum(w * x for w, x in pairs if not (isinstance(w, float) and w == 0.0))
         return total if isinstance(total, Tensor) else torch.zeros_like(inputs[0])
@@ -199,6 +240,8 @@ def points(model: nn.Module) -> dict[str, list[LayerChoice | InputChoice]]:
     Points that share label and row share a decision, so the first of them stands for all. Raises ArchError
     where they do not agree on their candidates, or where a row is missing.
     """
+    if not isinstance(model, nn.Module):
+        raise ArgumentError(f"the model is {short(model)}; wanted an nn.Module")
     found: dict[str, dict[int, LayerChoice | InputChoice]] = {}
     for module in model.modules():
         if not isinstance(module, LayerChoice | InputChoice):
@@ -235,8 +278,10 @@ def choices(model: nn.Module) -> dict[str, tuple[int, int]]:
 
 def check_shapes(shapes: Mapping[str, tuple[int, int]], arch: Arch) -> None:
     """Raise ArchError unless `arch` has exactly the labels of `shapes`, and tensors of these shapes."""
-    if set(arch) != set(shapes):
-        raise ArchError(f"the architecture has the labels {sorted(arch)}, the model wants {sorted(shapes)}")
+    if not isinstance(arch, Mapping) or set(arch) != set(shapes):
+        raise ArchError(
+            f"the architecture has the labels {labels_of(arch)}, the model wants {labels_of(shapes)}"
+        )
     for label, shape in shapes.items():
         if _shape(arch[label]) != tuple(shape):
             raise ArchError(
@@ -248,8 +293,22 @@ def check_arch(shapes: Mapping[str, tuple[int, int]], arch: Arch) -> None:
     """As `check_shapes`, and raise ArchError for a number that is not finite, too."""
     check_shapes(shapes, arch)
     for label, matrix in arch.items():
-        if not bool(torch.isfinite(matrix.detach()).all()):
-            raise ArchError(f"the architecture's matrix {label!r} holds numbers that are not finite")
+        if not bool(torch.isfinite(_readable(label, matrix.detach())).all()):
+            raise _not_finite(label)
+
+
+def check_weights(shapes: Mapping[str, tuple[int, int]], arch: Arch, x: Tensor) -> None:
+    """As `check_shapes`, for a model that is given x: the matrices are on the CPU, or where x is, and on the
+    CPU they are finite. (On an accelerator a NaN is not looked for: the step would wait for the answer.)
+    """
+    check_shapes(shapes, arch)
+    for label, matrix in arch.items():
+        if matrix.device.type != "cpu" and matrix.device != x.device:
+            raise ArchError(
+                f"arch[{label!r}] is on {matrix.device}, x on {x.device}; bring it there with .to"
+            )
+        if not _is_finite(matrix):
+            raise _not_finite(label)
 
 
 def random_arch(model: nn.Module, generator: torch.Generator | None = None) -> dict[str, Tensor]:

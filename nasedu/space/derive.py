@@ -11,7 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nasedu.space.choice import Arch, ArchError, InputChoice, LayerChoice, check_arch, choices, points
+from nasedu.errors import short
+from nasedu.space.choice import (
+    Arch,
+    ArchError,
+    InputChoice,
+    LayerChoice,
+    check_arch,
+    choices,
+    labels_of,
+    points,
+)
 from nasedu.space.genotype import (
     Genotype,
     GenotypeError,
@@ -111,8 +121,8 @@ def read(model: nn.Module, decisions: Mapping[str, Any]) -> dict[str, Tensor]:
         check_arch(choices(model), arch)
         return arch
     if not isinstance(decisions, Mapping) or set(decisions) != set(found):
-        got = sorted(decisions) if isinstance(decisions, Mapping) else decisions
-        raise ArchError(f"not an export of this model: wanted the labels {sorted(found)}, got {got!r:.200}")
+        got = labels_of(decisions) if isinstance(decisions, Mapping) else short(decisions)
+        raise ArchError(f"not an export of this model: wanted the labels {sorted(found)}, got {got}")
     arch = {}
     for label, rows in found.items():
         if label in ops:
@@ -127,8 +137,12 @@ def read(model: nn.Module, decisions: Mapping[str, Any]) -> dict[str, Tensor]:
         for i, (point, decision) in enumerate(zip(rows, decisions[label], strict=True)):
             chosen = decision if isinstance(point, InputChoice) else [decision]
             names = list(range(point.n_candidates)) if isinstance(point, InputChoice) else list(point.names)
-            if not isinstance(chosen, list) or not all(choice in names for choice in chosen):
-                raise ArchError(f"row {i} of {label!r} can choose from {names}, got {decision!r:.80}")
+            n = len(chosen) if isinstance(chosen, list) else -1
+            fits = (
+                n >= 0 and all(type(c) in (int, str) and c in names for c in chosen) and len(set(chosen)) == n
+            )
+            if not fits or (isinstance(point, InputChoice) and point.n_chosen not in (None, n)):
+                raise ArchError(f"row {i} of {label!r} can choose from {names}, got {short(decision)}")
             for choice in chosen:
                 matrix[i, names.index(choice)] = 1.0
         arch[label] = matrix

@@ -18,9 +18,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from nasedu.errors import NaseduError
+from nasedu.errors import NaseduError, check_whole
 from nasedu.files import save_text
-from nasedu.space.choice import Arch, ArchError
+from nasedu.space.choice import Arch, ArchError, check_arch, labels_of
 from nasedu.space.ops import PRIMITIVES
 
 Node = tuple[tuple[str, int], tuple[str, int]]
@@ -39,6 +39,7 @@ def edges(n_nodes: int = 4) -> list[tuple[int, int]]:
     The cell's inputs are 0 and 1, its nodes 2 ... n_nodes+1; node 2 has the edges (0, 2), (1, 2), node 3 has
     (0, 3), (1, 3), (2, 3), and so on: 14 edges for 4 nodes.
     """
+    n_nodes = check_whole("n_nodes", n_nodes, 0, 1000)
     return [(source, node) for node in range(2, n_nodes + 2) for source in range(node)]
 
 
@@ -59,6 +60,10 @@ class Genotype:
     others: Mapping[str, tuple[Node, ...]] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.others, Mapping) or not all(isinstance(k, str) and k for k in self.others):
+            raise GenotypeError(f"others are cells by label, got {short(self.others)}")
+        if not isinstance(self.source, str):
+            raise GenotypeError(f"a genotype's source is a text, got {short(self.source)}")
         others = {label: checked_cell(cell, label) for label, cell in self.others.items()}
         object.__setattr__(self, "others", others)
         for label, other in (("normal", self.reduce), ("reduce", self.normal)):
@@ -200,6 +205,8 @@ def checked_cell(cell: object, name: str) -> tuple[Node, ...]:
 
 def _labels(arch: Arch, ops: Ops) -> list[str]:
     """The cells in `arch`, all checked: "normal" and "reduce", if it has either, else all that it has."""
+    if not isinstance(arch, Mapping):
+        raise ArchError(f"an architecture is a dict, label -> matrix, got {short(arch)}")
     labels = list(PAIR) if not arch or not set(PAIR).isdisjoint(arch) else list(arch)
     for label in labels:
         _nodes(arch, label, _ops_of(ops, label))
@@ -207,16 +214,23 @@ def _labels(arch: Arch, ops: Ops) -> list[str]:
 
 
 def _ops_of(ops: Ops, label: str) -> Sequence[str]:
-    return ops[label] if isinstance(ops, Mapping) else ops
+    names = ops.get(label) if isinstance(ops, Mapping) else ops
+    fits = isinstance(names, Sequence) and not isinstance(names, str)
+    if not (fits and names and all(isinstance(name, str) for name in names) and set(names) != {"none"}):
+        raise ArchError(
+            f"the operations of {short(label)} are {short(names)}; wanted a list of names, one besides 'none'"
+        )
+    return names
 
 
 def _nodes(arch: Arch, label: str, ops: Sequence[str]) -> list[list[list[float]]]:
     """A matrix cut into nodes: node -> input -> weights."""
     if label not in arch:
-        raise ArchError(f"a genotype wants the matrices 'normal' and 'reduce', got {sorted(arch)}")
+        raise ArchError(f"a genotype wants the matrices 'normal' and 'reduce', got {labels_of(arch)}")
     if not isinstance(arch[label], Tensor):
         raise ArchError(f"the matrix {label!r} must be a tensor, got a {type(arch[label]).__name__}")
     matrix = arch[label].detach()
+    check_arch({label: cast(Any, tuple(matrix.shape))}, {label: matrix})  # real numbers, finite
     rows, n_nodes = (matrix.shape[0] if matrix.ndim else 0), 1
     while _n_edges(n_nodes) < rows:
         n_nodes += 1
@@ -225,8 +239,6 @@ def _nodes(arch: Arch, label: str, ops: Sequence[str]) -> list[list[list[float]]
             f"the matrix {label!r} has shape {tuple(matrix.shape)}; wanted are 2, 5, 9, 14, ... rows "
             f"(edges of a cell of 1, 2, 3, 4, ... nodes) and {len(ops)} columns (operations)"
         )
-    if not bool(torch.isfinite(matrix).all()):
-        raise ArchError(f"the matrix {label!r} holds numbers that are not finite")
     values = matrix.tolist()
     return [values[_n_edges(i) : _n_edges(i + 1)] for i in range(n_nodes)]
 

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from nasedu.space.choice import Arch, ArchError, InputChoice, LayerChoice, check_arch, choices
+from nasedu.space.cells import check_images, check_input_size, check_ops, check_sizes
+from nasedu.space.choice import Arch, ArchError, InputChoice, LayerChoice, check_arch, check_weights, choices
 from nasedu.space.fast_ops import FactorizedReduce
 from nasedu.space.ops import make_op
 
@@ -64,12 +65,11 @@ class MacroCNN(nn.Module):
         ops: Sequence[str] = MACRO_OPS,
     ):
         super().__init__()
-        if n_layers < 3:
-            raise ValueError(
-                f"a chain that halves its maps twice wants 3 layers or more, got n_layers={n_layers}"
-            )
-        if input_size < 8 or input_size % 4:
-            raise ValueError(f"input_size must be a multiple of 4 from 8 up, got {input_size}")
+        check_sizes(3, n_layers=n_layers)  # it halves its maps twice
+        check_sizes(in_channels=in_channels, channels=channels, n_classes=n_classes)
+        check_input_size(input_size)
+        check_ops(ops)
+        self.input_size = input_size
         self.stem = nn.Sequential(
             nn.Conv2d(in_channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels)
         )
@@ -87,6 +87,8 @@ class MacroCNN(nn.Module):
 
     def forward(self, x: Tensor, arch: Arch) -> Tensor:
         """(B, in_channels, input_size, input_size) and an architecture -> logits (B, n_classes)."""
+        check_images(x, self.stem, self.input_size)
+        check_weights(self.choices(), arch, x)
         x = self.stem(x)
         states: list[Tensor] = []
         for layer, halve in zip(self.layers, self.halvings, strict=True):

@@ -8,10 +8,27 @@ import functools
 import torch
 from torch import Tensor, nn
 
-from nasedu.space.cells import preprocess_of, stack_of, stem_of
+from nasedu.errors import ArgumentError, short
+from nasedu.space.cells import check_images, check_sizes, preprocess_of, stack_of, stem_of
 from nasedu.space.choice import choices
 from nasedu.space.genotype import Genotype, GenotypeError
 from nasedu.space.ops import known, make_op
+
+
+def check_genotype(genotype: Genotype) -> None:
+    """Raise GenotypeError unless it has the two cells of a network, of registered operations."""
+    if not isinstance(genotype, Genotype):
+        raise GenotypeError(
+            f"a Network is built of a Genotype, got {short(genotype)}; see Genotype.from_dict"
+        )
+    if set(genotype.cells) != {"normal", "reduce"}:
+        raise GenotypeError(f"a Network wants the cells 'normal' and 'reduce', got {sorted(genotype.cells)}")
+    named = {op for cell in (genotype.normal, genotype.reduce) for pairs in cell for op, _ in pairs}
+    if unknown := sorted(named - known()):
+        raise GenotypeError(
+            f"the genotype has the unknown operations {unknown}; known are {sorted(known())}; "
+            "add what is missing with nasedu.register"
+        )
 
 
 class DerivedCell(nn.Module):
@@ -27,6 +44,8 @@ class DerivedCell(nn.Module):
         reduction_prev: bool,
     ):
         super().__init__()
+        check_sizes(c_prev_prev=c_prev_prev, c_prev=c_prev, channels=channels)
+        check_genotype(genotype)
         self.preprocess = preprocess_of(c_prev_prev, c_prev, channels, reduction_prev, affine=True)
         self.nodes = genotype.reduce if reduction else genotype.normal
         self.ops = nn.ModuleList(
@@ -55,7 +74,9 @@ def drop(x: Tensor, probability: float) -> Tensor:
     Larsson, Maire, Shakhnarovich 2017 (FractalNet, arXiv:1605.07648), in the form DARTS uses.
     """
     if not 0.0 <= probability < 1.0:
-        raise ValueError(f"drop path wants a probability from 0 up to, not including, 1, got {probability}")
+        raise ArgumentError(
+            f"drop path wants a probability from 0 up to, not including, 1, got {probability}"
+        )
     keep = 1.0 - probability
     mask = torch.empty(x.shape[0], 1, 1, 1, device=x.device, dtype=x.dtype).bernoulli_(keep)
     return x * mask / keep
@@ -79,16 +100,10 @@ class Network(nn.Module):
         stem_multiplier: int = 3,
     ):
         super().__init__()
-        if set(genotype.cells) != {"normal", "reduce"}:
-            raise GenotypeError(
-                f"a Network wants the cells 'normal' and 'reduce', got {sorted(genotype.cells)}"
-            )
-        named = {op for cell in (genotype.normal, genotype.reduce) for pairs in cell for op, _ in pairs}
-        if unknown := sorted(named - known()):
-            raise GenotypeError(
-                f"the genotype has the unknown operations {unknown}; known are {sorted(known())}; "
-                "add what is missing with nasedu.register"
-            )
+        check_genotype(genotype)
+        check_sizes(
+            channels=channels, n_classes=n_classes, in_channels=in_channels, stem_multiplier=stem_multiplier
+        )
         self.genotype = genotype
         self.drop_path = 0.0
         self.stem = stem_of(in_channels, stem_multiplier * channels)
@@ -101,6 +116,7 @@ class Network(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """(B, in_channels, H, W), H and W multiples of 4 (with `auxiliary` 32) -> logits (B, n_classes)."""
+        check_images(x, self.stem)
         s0 = s1 = self.stem(x)
         auxiliary_logits = None
         for i, cell in enumerate(self.cells):
@@ -131,7 +147,7 @@ class AuxiliaryHead(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, c_in, 8, 8) -> (B, n_classes)."""
         if x.shape[2:] != (8, 8):
-            raise ValueError(
+            raise ArgumentError(
                 f"the auxiliary head wants 8x8 feature maps (32x32 images), got {x.shape[2]}x{x.shape[3]}; "
                 "use auxiliary=False"
             )

@@ -14,6 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from nasedu.errors import NaseduError, check_whole, short
 from nasedu.space.fast_ops import AvgPool, DilatedConv, FactorizedReduce, MaxPool, Pointwise, ReLU
 
 PRIMITIVES = (
@@ -27,16 +28,25 @@ PRIMITIVES = (
     "dil_conv_5x5",
 )
 
+
+class OpError(NaseduError, KeyError, ValueError):
+    """No operation has this name, or it can't be registered; the message says what to do."""
+
+    __str__ = Exception.__str__  # a KeyError's is in quotes
+
+
 Factory = Callable[[int, int, bool], nn.Module]
 _REGISTRY: dict[str, Factory] = {}
 
 
 def register(name: str) -> Callable[[Factory], Factory]:
-    """Register `factory(channels, stride, affine) -> module` as `name`; a name twice is a ValueError."""
+    """Register `factory(channels, stride, affine) -> module` as `name`. Raises OpError for a name twice."""
+    if not isinstance(name, str) or not name or "." in name:
+        raise OpError(f"an operation's name is a text without a dot, got {short(name)}; choose another one")
 
     def add(factory: Factory) -> Factory:
         if name in _REGISTRY:
-            raise ValueError(f"operation {name!r} is registered already; choose another name")
+            raise OpError(f"operation {name!r} is registered already; choose another name")
         _REGISTRY[name] = factory
         return factory
 
@@ -52,14 +62,15 @@ def make_op(name: str, channels: int, stride: int = 1, search: bool = True) -> n
     """Build the operation `name` for feature maps with `channels` channels.
 
     `search=True` gives the supernet's form (batch norm without affine, batch norm after a pool),
-    `search=False` the derived network's. Raises KeyError for an unknown name.
+    `search=False` the derived network's. Raises OpError (a KeyError) for an unknown name.
     """
-    if name not in _REGISTRY:
-        raise KeyError(
-            f"unknown operation {name!r}; known are {', '.join(sorted(_REGISTRY))}; "
+    if not isinstance(name, str) or name not in _REGISTRY:
+        raise OpError(
+            f"unknown operation {short(name)}; known are {', '.join(sorted(_REGISTRY))}; "
             "add one with nasedu.register"
         )
-    op = _REGISTRY[name](channels, stride, not search)
+    check_whole("channels", channels, 1, 2**31)
+    op = _REGISTRY[name](channels, check_whole("stride", stride, 1, 2), not search)
     if search and "pool" in name:
         return nn.Sequential(op, nn.BatchNorm2d(channels, affine=False))
     return op

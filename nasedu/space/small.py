@@ -16,8 +16,9 @@ from itertools import product
 import torch
 from torch import Tensor, nn
 
-from nasedu.space.cells import mixed_edge
-from nasedu.space.choice import Arch, ArchError, LayerChoice, check_shapes
+from nasedu.errors import short
+from nasedu.space.cells import check_images, check_sizes, mixed_edge
+from nasedu.space.choice import Arch, ArchError, LayerChoice, check_shapes, check_weights
 
 OPS = ("none", "skip_connect", "conv_1x1", "conv_3x3", "avg_pool_3x3")
 EDGES = ((0, 1), (0, 2), (1, 2))
@@ -31,8 +32,8 @@ def architectures() -> list[Names]:
 
 def matrix(names: Sequence[str]) -> dict[str, Tensor]:
     """The architecture with these operations as {"cell": zeros and ones (3, 5)}. ArchError if it is none."""
-    if len(names) != len(EDGES) or not set(names) <= set(OPS):
-        raise ArchError(f"wanted {len(EDGES)} of the operations {', '.join(OPS)}, got {tuple(names)!r}")
+    if not isinstance(names, Sequence) or len(names) != len(EDGES) or not all(n in OPS for n in names):
+        raise ArchError(f"wanted {len(EDGES)} of the operations {', '.join(OPS)}, got {short(names)}")
     rows = torch.zeros(len(EDGES), len(OPS))
     for row, name in zip(rows, names, strict=True):
         row[OPS.index(name)] = 1.0
@@ -78,6 +79,7 @@ class SmallCNN(nn.Module):
         partial: int = 1,
     ):
         super().__init__()
+        check_sizes(channels=channels, n_classes=n_classes, in_channels=in_channels)
         self.stem = nn.Sequential(
             nn.Conv2d(in_channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels)
         )
@@ -99,7 +101,8 @@ class SmallCNN(nn.Module):
 
     def forward(self, x: Tensor, arch: Arch) -> Tensor:
         """(B, in_channels, H, W), any size from 4x4 up, and an architecture -> logits (B, n_classes)."""
-        check_shapes(self.choices(), arch)
+        check_images(x, self.stem)
+        check_weights(self.choices(), arch, x)
         x = self.cells[0](self.stem(x), arch)
         for reduction, cell in zip(self.reductions, self.cells[1:], strict=True):
             x = cell(reduction(x), arch)

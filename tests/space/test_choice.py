@@ -222,10 +222,10 @@ def test_check_arch_tells_what_is_wrong(change, message):
         (lambda: InputChoice(2), "needs a label"),
         (lambda: LayerChoice([Scale(1.0)], 3), "needs a label.*got 3"),
         (lambda: LayerChoice([], "c"), "'c' has no candidates"),
-        (lambda: LayerChoice([Scale(1.0)], "c", row=-1), "counts from 0, got -1"),
-        (lambda: InputChoice(0, label="s"), "needs one candidate or more, got 0"),
-        (lambda: InputChoice(2, 3, "s"), "can't choose 3 of 2 inputs"),
-        (lambda: InputChoice(2, 0, "s"), "can't choose 0 of 2 inputs"),
+        (lambda: LayerChoice([Scale(1.0)], "c", row=-1), "row is -1; wanted a whole number from 0"),
+        (lambda: InputChoice(0, label="s"), "n_candidates of 's' is 0; wanted"),
+        (lambda: InputChoice(2, 3, "s"), "n_chosen of 's' is 3; wanted a whole number from 1 to 2"),
+        (lambda: InputChoice(2, 0, "s"), "n_chosen of 's' is 0; wanted"),
     ],
 )
 def test_a_point_that_makes_no_sense_is_told(build, message):

@@ -135,7 +135,7 @@ def test_channels_that_do_not_divide_are_told():
     for make in (lambda: CNN(8, 3, 6, 10, 3, partial=4), lambda: SmallCNN(6, partial=4)):
         with pytest.raises(ValueError, match="partial=4 must divide the 6 channels"):
             make()
-    with pytest.raises(ValueError, match="partial=0 must divide"):
+    with pytest.raises(ValueError, match="partial is 0; wanted a whole number from 1"):
         SmallCNN(4, partial=0)
 
 
