@@ -124,7 +124,7 @@ def labels_of(arch: object) -> str:
 
 def _is_finite(matrix: Tensor) -> bool:
     """Is it, as far as that can be seen for nothing: on an accelerator one would wait for the answer."""
-    if matrix.device.type != "cpu" or debug_unwrap(matrix) is not matrix:
+    if matrix.device.type != "cpu" or is_transformed(matrix):
         return True
     matrix = matrix.detach()
     return math.isfinite(matrix.sum()) or bool(torch.isfinite(matrix).all())
