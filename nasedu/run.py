@@ -22,13 +22,11 @@ from nasedu.space.genotype import Genotype
 from nasedu.study.protocols import blind, train_cell
 from nasedu.study.recipe import Recipe
 from nasedu.study.record import Record, RecordError, conduct, load, plain, stamp
-from nasedu.study.statistics import binomial_interval
+from nasedu.study.statistics import binomial_interval, student
 from nasedu.study.truth import described
 
 SEARCHES = {"DARTS": "DARTS 1st", "ENAS": "ENAS"}  # what the page calls them -> the method's name
 LEAST = (20, 10)  # training and test images, under which nothing can be said
-# The 97.5th percentile of Student's t, by degrees of freedom: four cells, each trained twice or three times.
-STUDENT = {4: 2.776, 8: 2.306}
 
 
 def recipes(sizes: Profile, train: int, seed: int) -> tuple[Recipe, Recipe]:
@@ -165,7 +163,7 @@ def verdict(accuracies: Mapping[str, Sequence[float]], n: int, searched: str) ->
     p = mean(value for values in accuracies.values() for value in values)
     drawn, df = p * (1 - p) / n, sum(len(values) - 1 for values in accuracies.values())
     spread = mean(variance(values) for values in accuracies.values()) if df else 0.0
-    z = STUDENT.get(df, 1.96) if spread > drawn else 1.96
+    z = student(df) if df and spread > drawn else 1.96
     bound = z * math.sqrt(max(spread, drawn) * (1 / len(mine) + 1 / len(blindly)))
     difference = mean(mine) - mean(blindly)
     apart = abs(mean(others[0]) - mean(others[1]))

@@ -14,7 +14,14 @@ from nasedu.study.protocols import (
 )
 from nasedu.study.recipe import Recipe, RecipeError
 from nasedu.study.record import Record, RecordError, conduct, load, shipped, stamp, this_machine
-from nasedu.study.statistics import Interval, kendall_tau, mean_interval, noise_ceiling, tau_interval
+from nasedu.study.statistics import (
+    Interval,
+    kendall_tau,
+    mean_interval,
+    noise_ceiling,
+    student_interval,
+    tau_interval,
+)
 from nasedu.study.table_search import incumbents, regret, regularised_evolution
 from nasedu.study.truth import TruthError
 
@@ -47,6 +54,7 @@ __all__ = [
     "shared_scores",
     "shipped",
     "stamp",
+    "student_interval",
     "statistics",
     "table_search",
     "tau_interval",

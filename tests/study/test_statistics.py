@@ -7,7 +7,14 @@ import pytest
 import torch
 
 from nasedu import check
-from nasedu.study.statistics import kendall_tau, mean_interval, noise_ceiling, tau_interval
+from nasedu.study.statistics import (
+    kendall_tau,
+    mean_interval,
+    noise_ceiling,
+    student,
+    student_interval,
+    tau_interval,
+)
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -123,3 +130,23 @@ def test_an_interval_from_five_values_is_as_much_too_narrow_as_it_says():
         for interval in [mean_interval(torch.randn(5, generator=generator), repeats=500, seed=seed)]
     ]
     assert 0.80 < sum(held) / len(held) < 0.89  # 0.85 of normal numbers, where 0.95 is asked for
+
+
+@pytest.mark.parametrize(
+    "df, t", [(1, 12.706), (2, 4.303), (4, 2.776), (8, 2.306), (20, 2.086), (1000, 1.962)]
+)
+def test_student_is_that_of_the_tables(df, t):
+    assert student(df) == pytest.approx(t, abs=1e-3)
+
+
+def test_students_interval_holds_the_truth_as_often_as_it_says():
+    draws = torch.randn(2000, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    half = student(3) * draws.std(dim=1) / 2
+    assert 0.935 < (draws.mean(dim=1).abs() <= half).double().mean() < 0.965
+    value, low, high = student_interval(draws[0])
+    assert value == pytest.approx(float(draws[0].mean()))
+    assert (high - low) / 2 == pytest.approx(float(half[0]))
+    with pytest.raises(ValueError, match="1 degree of freedom"):
+        student(0)
+    with pytest.raises(ValueError, match="2 finite numbers"):
+        student_interval([1.0])
