@@ -21,8 +21,8 @@ from nasedu.space.genotype import Genotype, read_cell
 Reward = Callable[[Tensor, Tensor], float | Tensor]
 
 
-def reward_accuracy(output: Tensor, target: Tensor) -> float:
-    """ENAS's reward: the accuracy of logits (B, C) on labels (B,), from 0 to 1."""
+def reward_accuracy(output: Tensor, target: Tensor) -> Any:
+    """ENAS's reward: the accuracy of logits (B, C) on labels (B,), from 0 to 1; as `accuracy` gives it."""
     return accuracy(output, target)["acc1"]
 
 
@@ -111,8 +111,9 @@ class SearchTrainer(Trainer):
         self.model.train()
         logits = self.model(x, arch)
         loss = self.loss(logits, y)
-        self.descend(loss, self.grad_clip)
-        return {"train_loss": loss.detach(), **prefixed("train", self.metrics(logits.detach(), y))}
+        norm = self.descend(loss, self.grad_clip)
+        measured = prefixed("train", self.metrics(logits.detach(), y))
+        return {"train_loss": loss.detach(), **measured, "grad_norm": norm}
 
     def stop(self, back_to: int | None = None) -> None:
         """End the search with this epoch, as a callback may; it goes back to epoch `back_to` (from 1)."""
@@ -149,7 +150,11 @@ class SearchTrainer(Trainer):
         raise NotImplementedError
 
     def best(self) -> dict[str, Tensor]:
-        """The architecture that it would decide for now, as matrices of zeros and ones (counts in a cell)."""
+        """The architecture that it would decide for now, as matrices of zeros and ones (counts in a cell).
+
+        Raises DivergedError for a search that has come to nothing: what it would decide for means nothing.
+        """
+        self.check_sound()
         return discretise(self.model, self.arch())
 
     def export(self) -> dict[str, Any]:
@@ -205,8 +210,8 @@ class SamplingSearch(SearchTrainer):
         """Score architectures in the supernet on the same images, by batch statistics; best first."""
         images = self.valid_half.take(range(min(self.candidate_images, len(self.valid_half))))
 
-        def metrics(output: Tensor, target: Tensor) -> dict[str, float]:
-            return {**self.metrics(output, target), "reward": float(self.reward_function(output, target))}
+        def metrics(output: Tensor, target: Tensor) -> dict[str, Any]:
+            return {**self.metrics(output, target), "reward": self.reward_function(output, target)}
 
         def score(arch: dict[str, Tensor]) -> Candidate:
             size = max(self.batch_size, 128)
@@ -228,7 +233,8 @@ class SamplingSearch(SearchTrainer):
         return self._candidates[1]
 
     def best(self) -> dict[str, Tensor]:
-        """The matrices of the best candidate."""
+        """The matrices of the best candidate. Raises DivergedError, see `SearchTrainer.best`."""
+        self.check_sound()
         return self.candidates()[0].arch
 
 

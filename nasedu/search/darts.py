@@ -176,7 +176,7 @@ class DartsTrainer(SearchTrainer):
         for label, logit in self.alpha.items():
             logit.grad = gradient[label]
         self.alpha_optimizer.step()
-        return numbers
+        return {**numbers, "alpha_grad_norm": nn.utils.get_total_norm(gradient.values())}
 
     def weight_step(self, x: Tensor, y: Tensor, arch: Matrices) -> dict[str, Any]:
         """One step of SGD on w, with `arch` held fixed. Returns loss and metrics of the batch."""
@@ -185,11 +185,12 @@ class DartsTrainer(SearchTrainer):
         loss = self.loss(logits, y)
         self.optimizer.zero_grad()
         loss.backward()
-        if self.grad_clip > 0:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.grad_clip)
+        norm = nn.utils.clip_grad_norm_(
+            self.model.parameters(), self.grad_clip if self.grad_clip > 0 else torch.inf
+        )
         self.optimizer.step()
         measured = {f"train_{k}": v for k, v in self.metrics(logits.detach(), y).items()}
-        return {"train_loss": loss.detach(), **measured}
+        return {"train_loss": loss.detach(), **measured, "grad_norm": norm}
 
     def arch(self) -> dict[str, Tensor]:
         """The matrices now, on the CPU, without gradient; of a stopped search those of `stopped_at()`."""
@@ -203,6 +204,11 @@ class DartsTrainer(SearchTrainer):
         return {
             "arch": {label: matrix.tolist() for label, matrix in self.relaxation.arch(self.alpha).items()}
         }
+
+    def learned(self) -> dict[str, Any]:
+        """alpha and its optimizer, too."""
+        optimizer = self.alpha_optimizer.state_dict()["state"]
+        return {**super().learned(), "alpha": self.alpha, "alpha's optimizer": optimizer}
 
     def extra_state(self) -> dict[str, Any]:
         """alpha, its optimizer, and what the relaxation remembers."""

@@ -17,7 +17,7 @@ from nasedu.data.datasets import Transform, batch_at, seeded
 from nasedu.search.base import Reward, SamplingSearch
 from nasedu.search.controller import Controller
 from nasedu.search.decisions import InputPart, Sample
-from nasedu.search.evaluation import Mean, Metrics, batch_statistics, prefixed
+from nasedu.search.evaluation import Mean, Metrics, batch_statistics, prefixed, read
 from nasedu.search.fingerprint import described
 from nasedu.search.reinforce import advantages, leave_one_out, policy_loss
 
@@ -163,19 +163,22 @@ class EnasTrainer(SamplingSearch):
         loss = policy_loss(sample.log_prob, advantage) + self.skip_weight * sample.skip_penalty.mean()
         self.ctrl_optimizer.zero_grad()
         loss.backward()
-        if self.grad_clip > 0:
-            nn.utils.clip_grad_norm_(self.controller.parameters(), self.grad_clip)
+        bound = self.grad_clip if self.grad_clip > 0 else torch.inf
+        norm = nn.utils.clip_grad_norm_(self.controller.parameters(), bound)
         self.ctrl_optimizer.step()
-        return numbers
+        return {**numbers, "controller_grad_norm": norm}
 
-    def rewards_of(self, epoch: int, number: int) -> tuple[Sample, Tensor, dict[str, float]]:
+    def rewards_of(self, epoch: int, number: int) -> tuple[Sample, Tensor, dict[str, Any]]:
         """The samples of update `number`, their rewards (n,), and means: loss, metrics, reward, entropy.
 
-        Rewards are without the entropy's bonus. Paired samples see the same images, others a batch each.
+        Rewards are without the entropy's bonus. Paired samples see the same images, others a batch each. The
+        controller stays on the CPU, so what it draws is known there, and a GPU is waited for once an update:
+        for the rewards.
         """
         n = self.ctrl_steps_aggregate
         sample = self.controller.sample(n, seeded(self.seed, epoch, 0, number, 5))
-        rewards, mean = torch.zeros(n), Mean()
+        rewarded: list[dict[str, Any]] = []
+        judged: list[dict[str, Any]] = []
         with torch.no_grad(), batch_statistics(self.model):
             if self.paired:
                 x, y = self.reward_batch(epoch, number)
@@ -183,10 +186,14 @@ class EnasTrainer(SamplingSearch):
                 if not self.paired:
                     x, y = self.valid_batch(epoch, number * n + i)
                 logits = self.model(x, sample[i])
-                rewards[i] = float(self.reward_function(logits, y))
-                mean.add({"loss": self.loss(logits, y).item(), **self.metrics(logits, y)})
+                rewarded.append({"reward": self.reward_function(logits, y)})
+                judged.append({"loss": self.loss(logits, y), **self.metrics(logits, y)})
+        numbers_of, mean = read([*rewarded, *judged]), Mean()  # waits here, and nowhere else
+        rewards = torch.tensor([numbers["reward"] for numbers in numbers_of[:n]])
+        for row in numbers_of[n:]:
+            mean.add(row)
         bonus = self.entropy_weight * sample.entropy.detach()
-        numbers = {"reward": (rewards + bonus).mean().item(), "entropy": sample.entropy.mean().item()}
+        numbers = {"reward": (rewards + bonus).mean(), "entropy": sample.entropy.detach().mean()}
         return sample, rewards, {**prefixed("valid", mean.value()), **numbers}
 
     def reward_batch(self, epoch: int, number: int) -> tuple[Tensor, Tensor]:
@@ -227,6 +234,10 @@ class EnasTrainer(SamplingSearch):
         if open_rows:
             line["skip_rate"] = torch.cat(open_rows).mean().item()
         return {**line, "arch": {label: matrix.tolist() for label, matrix in arch.items()}}
+
+    def learned(self) -> dict[str, Any]:
+        """The controller, its optimizer and the baseline, too."""
+        return {**super().learned(), **EnasTrainer.extra_state(self)}
 
     def extra_state(self) -> dict[str, Any]:
         """The controller, its optimizer and the baseline."""

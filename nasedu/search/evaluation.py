@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,17 +12,28 @@ from tqdm.auto import tqdm
 from nasedu.data.datasets import batches
 from nasedu.data.images import InMemory
 
-Metrics = Callable[[Tensor, Tensor], Mapping[str, float]]
+Number = float | Tensor  # a tensor of one number may lie on another device
+Metrics = Callable[[Tensor, Tensor], Mapping[str, Any]]
 
 
-def accuracy(output: Tensor, target: Tensor, topk: Sequence[int] = (1,)) -> dict[str, float]:
+def read(rows: Sequence[Mapping[str, Number]]) -> list[dict[str, float]]:
+    """The same numbers on the host: those on another device come in one copy, so it is waited for once."""
+    tensors = [x.detach() for row in rows for x in row.values() if isinstance(x, Tensor)]
+    far = [x.double() for x in tensors if x.device.type != "cpu"]
+    came = iter(torch.stack(far).cpu().tolist() if far else ())
+    numbers = iter(float(x) if x.device.type == "cpu" else next(came) for x in tensors)
+    return [{k: next(numbers) if isinstance(x, Tensor) else float(x) for k, x in r.items()} for r in rows]
+
+
+def accuracy(output: Tensor, target: Tensor, topk: Sequence[int] = (1,)) -> dict[str, Any]:
     """The share of images whose class is among the k largest logits, for each k: {"acc1": ...}.
 
-    `output` is (B, C), `target` (B,).
+    `output` is (B, C), `target` (B,). On a GPU the shares stay there, unread; else they are floats.
     """
     ranked = output.topk(max(topk), dim=1).indices  # (B, max k)
     hits = ranked == target[:, None]
-    return {f"acc{k}": hits[:, :k].any(dim=1).float().mean().item() for k in topk}
+    shares = {f"acc{k}": hits[:, :k].any(dim=1).float().mean() for k in topk}
+    return shares if hits.device.type != "cpu" else {name: share.item() for name, share in shares.items()}
 
 
 @contextmanager
@@ -105,12 +117,17 @@ def evaluate(
     The caller chooses the mode of the model (`model.eval()`, or `batch_statistics(model)` for a supernet).
     """
     loss = loss or nn.CrossEntropyLoss()
-    mean = Mean()
+    rows: list[dict[str, Number]] = []
+    counts: list[int] = []
     total = -(-len(dataset) // batch_size)
     pairs = batches(dataset, batch_size, drop_last=False, device=device)
     for x, y in tqdm(pairs, total=total, desc="evaluating", disable=not progress, leave=False):
         logits = forward(x)
-        mean.add({"loss": loss(logits, y).item(), **metrics(logits, y)}, len(y))
+        rows.append({"loss": loss(logits, y), **metrics(logits, y)})
+        counts.append(len(y))
+    mean = Mean()
+    for row, count in zip(read(rows), counts, strict=True):
+        mean.add(row, count)
     return mean.value()
 
 
@@ -132,6 +149,6 @@ class Mean:
         return {name: total / count for name, (total, count) in self.state.items()}
 
 
-def prefixed(prefix: str, numbers: Mapping[str, float]) -> dict[str, float]:
+def prefixed(prefix: str, numbers: Mapping[str, Any]) -> dict[str, Any]:
     """{"acc1": v} -> {"train_acc1": v}."""
     return {f"{prefix}_{name}": value for name, value in numbers.items()}

@@ -16,6 +16,10 @@ class HistoryError(NaseduError, ValueError):
     """A text is not a history; the message says why."""
 
 
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is no number of JSON")
+
+
 @dataclass
 class History:
     """`epochs` holds a dict for each finished epoch: "epoch" (from 1), "lr", losses, metrics, and for a
@@ -47,14 +51,25 @@ class History:
         return f"History({len(self)} epochs, {self.seconds:.0f} s; last: {last})"
 
     def to_json(self) -> str:
-        """The history as JSON text; numbers keep all their digits."""
+        """The history as JSON text; numbers keep all their digits.
+
+        Raises HistoryError for a number that JSON has no word for: nan, or infinite.
+        """
+        for line in self.epochs:
+            try:
+                json.dumps(line, allow_nan=False)
+            except ValueError as error:
+                raise HistoryError(
+                    f"epoch {line.get('epoch')} of the history holds {line!s:.300}, which strict JSON can't "
+                    f"({error}); let callbacks and metrics write finite numbers, or None"
+                ) from error
         return json.dumps({"format": FORMAT, "version": 1, "seconds": self.seconds, "epochs": self.epochs})
 
     @classmethod
     def from_json(cls, text: str) -> "History":
         """Read what `to_json` wrote. Raises HistoryError for anything else."""
         try:
-            data = json.loads(text)
+            data = json.loads(text, parse_constant=_no_constant)
         except (ValueError, TypeError, RecursionError) as error:
             raise HistoryError(f"a history is JSON text, and this is not: {error}") from error
         if not isinstance(data, dict) or data.get("format") != FORMAT or data.get("version") != 1:

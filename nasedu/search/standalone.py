@@ -81,7 +81,8 @@ class StandaloneTrainer(Trainer):
         if drop_path > 0 and not isinstance(model, Network):
             raise ValueError(f"drop_path={drop_path}, but a {type(model).__name__} has none; leave it at 0")
         self.dataset, self.valid = dataset.to(self.device), valid.to(self.device)
-        self.arch = None if arch is None else {label: m.to(self.device) for label, m in arch.items()}
+        # On the CPU, where its zeros are seen without waiting for a GPU.
+        self.arch = None if arch is None else {label: m.cpu() for label, m in arch.items()}
         self.schedule, self.loss, self.metrics = schedule, loss or nn.CrossEntropyLoss(), metrics
         if augment is None and isinstance(dataset, ImageDataset):
             augment = Augment()
@@ -122,8 +123,9 @@ class StandaloneTrainer(Trainer):
             loss = self.loss(logits, y) + self.auxiliary_weight * self.loss(auxiliary, y)
         else:
             loss = self.loss(logits, y)
-        self.descend(loss, self.grad_clip)
-        return {"train_loss": loss.item(), **prefixed("train", self.metrics(logits.detach(), y))}
+        norm = self.descend(loss, self.grad_clip)
+        measured = prefixed("train", self.metrics(logits.detach(), y))
+        return {"train_loss": loss.detach(), **measured, "grad_norm": norm}
 
     def evaluate(self, dataset: InMemory) -> dict[str, float]:
         """Loss and metrics of the model as it is now, by the running averages of its batch norms.

@@ -25,6 +25,7 @@ from nasedu.search import checkpoint, fingerprint
 from nasedu.search.evaluation import Mean
 from nasedu.search.history import History
 from nasedu.search.memory import channels_last
+from nasedu.search.watch import EVERY, Watch, check_sound, is_norm
 
 
 def default_device() -> torch.device:
@@ -80,7 +81,7 @@ class Trainer:
         self.checkpoint_every = checkpoint_every
         self.progress = watched() if progress is None else progress
         self.epoch = self.step = 0
-        self.mean = Mean()
+        self.mean, self.watch = Mean(), Watch()
         self.history = History()
         self._started = self._only_whole = False
         # What must be the same for a checkpoint to be resumed; a subclass adds to it.
@@ -98,17 +99,32 @@ class Trainer:
 
     steps_per_epoch: int
 
-    def train_step(self, epoch: int, step: int) -> Mapping[str, float]:
-        """Do one step and return numbers to average over the epoch."""
+    def train_step(self, epoch: int, step: int) -> Mapping[str, Any]:
+        """Do one step and return numbers to average over the epoch, as they come from the device, unread.
+
+        The run ends where one is not finite. Those named "...grad_norm" are watched only.
+        """
         raise NotImplementedError
 
-    def descend(self, loss: Tensor, grad_clip: float) -> None:
-        """One step of the optimizer down `loss`, the gradient's norm bounded by `grad_clip` (0: no bound)."""
+    def descend(self, loss: Tensor, grad_clip: float) -> Tensor:
+        """One step of the optimizer down `loss`, the gradient's norm bounded by `grad_clip` (0: no bound).
+
+        Returns the norm before, ().
+        """
         self.optimizer.zero_grad()
         loss.backward()
-        if grad_clip > 0:
-            nn.utils.clip_grad_norm_(self.model.parameters(), grad_clip)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), grad_clip if grad_clip > 0 else torch.inf)
         self.optimizer.step()
+        return norm
+
+    def learned(self) -> dict[str, Any]:
+        """What the steps change, nested: tensors and floats, all finite as long as the run is sound."""
+        averages = ("running_mean", "running_var")
+        return {
+            "weights": dict(self.model.named_parameters()),
+            "averages": {k: v for k, v in self.model.named_buffers() if k.endswith(averages)},
+            "optimizer": self.optimizer.state_dict()["state"],
+        }
 
     def end_epoch(self) -> dict[str, Any]:
         """More to write into this epoch's line of the history; must change nothing."""
@@ -179,24 +195,48 @@ class Trainer:
 
     def _one_step(self) -> None:
         torch.manual_seed(seeded(self.seed, self.epoch, self.step).initial_seed())
-        self.mean.add(self.train_step(self.epoch, self.step))
+        numbers = self.train_step(self.epoch, self.step)
         self.step += 1
-        if self.log_frequency and self.step % self.log_frequency == 0:
-            numbers = "  ".join(f"{name} {value:.4f}" for name, value in self.mean.value().items())
+        self.watch.add(self._where(), self.optimizer.param_groups[0]["lr"], numbers)
+        logs = bool(self.log_frequency) and self.step % (self.log_frequency or 1) == 0
+        if self.device.type == "cpu" or logs or len(self.watch) >= EVERY:
+            self._read()
+        if logs:
+            text = "  ".join(f"{name} {value:.4f}" for name, value in self.mean.value().items())
             tqdm.write(
-                f"epoch {self.epoch + 1}/{self.num_epochs}  "
-                f"step {self.step}/{self.steps_per_epoch}  {numbers}"
+                f"epoch {self.epoch + 1}/{self.num_epochs}  step {self.step}/{self.steps_per_epoch}  {text}"
             )
         if (
             self.checkpoint is not None
             and self.step % self.checkpoint_every == 0
             and self.step < self.steps_per_epoch
         ):
+            self._read()
+            self.check_sound()
             self.save(self.checkpoint)
 
+    def _where(self) -> str:
+        if not self.step:
+            return f"after epoch {self.epoch} of {self.num_epochs}"
+        return f"epoch {self.epoch + 1} of {self.num_epochs}, step {self.step} of {self.steps_per_epoch}"
+
+    def _read(self) -> None:
+        """Read what the steps since the last time have measured. Raises DivergedError."""
+        for numbers in self.watch.read():
+            self.mean.add({name: value for name, value in numbers.items() if not is_norm(name)})
+
+    def check_sound(self, **measured: Any) -> None:
+        """Raise DivergedError if what the steps change, or a number of `measured`, is not finite."""
+        lr = self.optimizer.param_groups[0]["lr"]
+        check_sound(self._where(), {**self.learned(), **measured}, lr)
+
     def _finish_epoch(self, bar: tqdm) -> None:
+        self._read()
+        self.check_sound()
         line = {"epoch": self.epoch + 1, "lr": self.optimizer.param_groups[0]["lr"]}
-        self.history.epochs.append({**line, **self.mean.value(), **self.end_epoch()})
+        line |= {**self.mean.value(), **self.end_epoch()}
+        self.check_sound(measured=line)
+        self.history.epochs.append(line)
         self.epoch, self.step, self.mean = self.epoch + 1, 0, Mean()
         if self.scheduler is not None:
             self.scheduler.step()
@@ -210,7 +250,9 @@ class Trainer:
         if self._only_whole:
             raise KeyboardInterrupt
         kept = "fit() goes on from here"
+        self._read()
         if self.checkpoint is not None:
+            self.check_sound()
             self.save(self.checkpoint)
             kept = f"saved {self.checkpoint}; fit() goes on from there"
         print(f"interrupted at epoch {self.epoch + 1}, after step {self.step}/{self.steps_per_epoch}: {kept}")
