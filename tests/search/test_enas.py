@@ -81,7 +81,7 @@ def test_a_controller_step_changes_the_controller_and_nothing_else():
     assert_same(before, state_of(trainer))
     moved = [not torch.equal(a, b) for a, b in zip(weights, trainer.controller.parameters(), strict=True)]
     assert all(moved)
-    assert {"reward", "entropy", "valid_loss", "valid_acc1"} == set(numbers)
+    assert {"reward", "entropy", "valid_loss", "valid_acc1", "controller_grad_norm"} == set(numbers)
 
 
 def test_a_child_step_changes_the_weights_of_one_sampled_architecture():
