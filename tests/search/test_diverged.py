@@ -19,7 +19,7 @@ from nasedu import (
     get_dataset,
     reward_accuracy,
 )
-from nasedu.search import DivergedError, HistoryError, evaluation, watch
+from nasedu.search import DivergedError, HistoryError, checkpoint, evaluation, watch
 from nasedu.search.evaluation import read
 from nasedu.search.watch import Watch, check_sound
 from nasedu.space import random_arch
@@ -40,22 +40,24 @@ class Turns:
         return CE(logits, y) * (self.value if self.calls == self.at else 1.0)
 
 
-def standalone(checkpoint=None, **options):
+def standalone(path=None, **options):
     torch.set_num_threads(1)
     torch.manual_seed(0)
     model = DropoutCNN()
     data, valid = get_dataset("shapes10", subset=(32, 10), input_size=16)
     arch = random_arch(model, torch.Generator().manual_seed(0))
     defaults = {"num_epochs": 3, "batch_size": 8, "device": "cpu", "checkpoint_every": 1, "arch": arch}
-    lr = options.pop("lr", 0.05)
+    lr, loss = options.pop("lr", 0.05), options.pop("loss", CE)
     optimizer = torch.optim.SGD(model.parameters(), lr, momentum=0.9)
-    return StandaloneTrainer(
-        model, optimizer, dataset=data, valid=valid, checkpoint=checkpoint, **{**defaults, **options}
-    )
+    options = {**defaults, **options, "dataset": data, "valid": valid, "checkpoint": path}
+    trainer = StandaloneTrainer(model, optimizer, **options)
+    trainer.loss = loss
+    return trainer
 
 
-def search(cls, checkpoint=None, lr=None, **options):
-    trainer = tiny(cls, checkpoint, **{"loss": CE, **options})
+def search(cls, path=None, lr=None, loss=CE, **options):
+    trainer = tiny(cls, path, loss=CE, **options)
+    trainer.loss = loss  # an accident, not another run
     if lr is not None:
         trainer.optimizer.param_groups[0]["lr"] = lr
     return trainer
@@ -86,7 +88,7 @@ def ends(trainer, path=None):
         trainer.fit()
     assert isinstance(caught.value, NaseduError) and isinstance(caught.value, RuntimeError)
     if path is not None and path.exists():
-        assert finite(torch.load(path))
+        assert finite(checkpoint._read(path, torch.device("cpu")))
     return str(caught.value)
 
 
