@@ -54,7 +54,7 @@ figures: $(VENV)/.dev ## every figure as SVG, PDF and PNG, in build/figures (run
 site: $(VENV)/.site ## the course as pages, in build/site (a folder that needs no network)
 	$(PY) tools/pages/make_site.py "$(OUT)/site"
 
-browser: $(VENV)/.dev ## open every page, and three notebooks in JupyterLab, in a real browser (needs Chromium)
+browser: $(VENV)/.dev ## open every page and slide, and three notebooks in JupyterLab, in a real browser (needs Chromium)
 	NASEDU_BROWSER=all NASEDU_PROFILE=ci $(PY) -m pytest tests/browser
 
 clean: ## remove what runs leave behind; the environment in .venv stays

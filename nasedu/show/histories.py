@@ -90,8 +90,8 @@ def alpha_heatmap(
     for axes, (label, matrix) in zip(grid[0], matrices.items(), strict=True):
         image = axes.imshow(matrix, vmin=0, vmax=top, aspect="auto")
         names = edge_names(matrix, label)
-        axes.set_yticks(range(len(names)), names, size=13)
-        axes.set_xticks(range(len(ops)), ops, rotation=40, ha="right", rotation_mode="anchor", size=13)
+        axes.set_yticks(range(len(names)), names, size=15)
+        axes.set_xticks(range(len(ops)), ops, rotation=40, ha="right", rotation_mode="anchor", size=15)
         axes.set(title=TITLES.get(label, label), ylabel="edge")
         axes.grid(False)
         axes.spines[:].set_visible(False)
@@ -104,7 +104,7 @@ def alpha_heatmap(
                 text,
                 ha="center",
                 va="center",
-                size=12,
+                size=17,
                 color="black" if value > 0.6 * top else "white",
             )
         for row in range(1, len(names)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -100,6 +101,13 @@ def test_solutions_are_folded_away(site):
     assert before != text
     folded = before.rfind("<details")
     assert folded > before.rfind("</details"), "the answer stands open on the page"
+
+
+def test_a_table_of_names_in_a_docstring_is_a_list_and_an_indented_block_stays_one(site):
+    text = (site / "reference" / "nasedu.search.html").read_text(encoding="utf-8")
+    controller = text.split("Writes cells token by token", 1)[1].split("Write n architectures", 1)[0]
+    assert re.search(r"<li><p><code[^>]*><span[^>]*>start_bias</span></code>\s+10: where", controller)
+    assert "<pre>" not in controller
 
 
 # ---- in a browser

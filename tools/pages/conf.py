@@ -59,10 +59,19 @@ default_role = "literal"
 
 
 def plain_to_rst(lines: list[str]) -> None:
-    """Make reStructuredText of a docstring in plain words, in place; indented lines stay as they stand."""
+    """Make reStructuredText of a docstring in plain words, in place; indented lines stay as they stand.
+
+    A table of names, `name  what it is` with the rest of it indented below, becomes a list.
+    """
     out: list[str] = []
-    indented = listed = False
+    indented = listed = table = False
     for line in [*lines, ""]:
+        if found := re.match(r"(\w+)  +(\S.*)", line):
+            line, table = f"- `{found[1]}` {found[2]}", True
+        elif table and line.startswith("  "):
+            line = f"  {line.strip()}"
+        else:
+            table = False
         inner = bool(line) and line.startswith("  ") and not listed
         if inner and not indented:
             out += ["", ".. code-block:: text", ""]
