@@ -292,6 +292,15 @@ def test_it_has_pictures(path):
 
 
 @each_lesson
+def test_its_explorers_move_without_a_kernel(path):
+    for number, cell in enumerate(code(path), start=1):
+        if re.search(r"(?m)^(show\.)?(explore|\w+_explorer|epoch_scrubber)\(", cell.source):
+            assert "nasedu-flip" in texts(cell) and "<script" in texts(cell), (
+                f"cell {number} keeps one picture: run `python tools/notebooks.py frames {path.name}`"
+            )
+
+
+@each_lesson
 def test_it_ends_with_a_summary_and_references(path):
     ending = "\n".join(words(path)[-4:])
     assert re.search(r"(?m)^#+ .*Summary", ending), "a heading 'Summary'"
