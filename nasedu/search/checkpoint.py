@@ -282,6 +282,8 @@ def _give(trainer: Any, state: Mapping[str, Any]) -> None:
     trainer.optimizer.load_state_dict(state["optimizer"])
     if trainer.scheduler is not None:
         trainer.scheduler.load_state_dict(state["scheduler"])
+        # It warns if the optimizer has not made a step yet; it has, before the file was saved.
+        trainer.optimizer._opt_called = True
     trainer.load_extra_state(state["extra"])
 
 

@@ -6,12 +6,11 @@ import multiprocessing.process
 import os
 import threading
 from copy import deepcopy
-from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from killing import assert_same, killed_and_resumed, tiny
+from killing import assert_same, stopped_and_resumed, tiny
 from models import Own, derived_with_the_weights_of, supernet
 from torch import nn
 
@@ -47,9 +46,6 @@ SMALL = {"ctrl_steps": 2, "ctrl_steps_aggregate": 3, "n_candidates": 3}
 
 def enas(checkpoint: Path | None = None, **options) -> EnasTrainer:
     return tiny(EnasTrainer, checkpoint, **{**OPTIONS, **SMALL, **options})
-
-
-long_enas = partial(enas, num_epochs=12)
 
 
 def searched(model: nn.Module, n_images: int = 64, size: int = 16, **options) -> EnasTrainer:
@@ -483,9 +479,8 @@ def test_darts_searches_the_macro_space_too():
 # ---- resume
 
 
-def test_killed_20_times_at_random_moments_and_resumed_is_bit_for_bit_the_same(tmp_path):
-    undisturbed, killed = killed_and_resumed(long_enas, tmp_path, 20)
-    assert_same(undisturbed, killed)
+def test_stopped_and_resumed_is_bit_for_bit_the_same(tmp_path):
+    assert_same(*stopped_and_resumed(enas, tmp_path, [1, 5, 9]))  # among them steps of the controller
 
 
 def test_a_checkpoint_of_another_search_is_refused(tmp_path):

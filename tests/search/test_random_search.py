@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from killing import assert_same, killed_and_resumed, tiny
+from killing import assert_same, stopped_and_resumed, tiny
 from models import Own
 from torch import nn
 
@@ -21,9 +21,6 @@ OPTIONS = {"loss": nn.CrossEntropyLoss(), "metrics": accuracy, "progress": False
 
 def random_search(checkpoint: Path | None = None, **options) -> RandomSearch:
     return tiny(RandomSearch, checkpoint, **{**OPTIONS, **options})
-
-
-long_random_search = partial(random_search, num_epochs=12)
 
 
 def test_each_batch_trains_another_architecture_and_only_its_operations_are_run():
@@ -87,9 +84,8 @@ def test_a_model_of_ones_own_is_searched_with_no_other_change(make):
     assert model(torch.randn(2, 3, 16, 16), arch).shape == (2, 10)
 
 
-def test_killed_and_resumed_is_bit_for_bit_the_same(tmp_path):
-    undisturbed, killed = killed_and_resumed(long_random_search, tmp_path, 5)
-    assert_same(undisturbed, killed)
+def test_stopped_and_resumed_is_bit_for_bit_the_same(tmp_path):
+    assert_same(*stopped_and_resumed(random_search, tmp_path, [1, 6]))
 
 
 # ---- without weight sharing
@@ -102,9 +98,6 @@ def alone(checkpoint: Path | None = None, scheduler: object = None, **options) -
 
 def random_search_alone(checkpoint: Path | None = None, **options) -> RandomSearch:
     return tiny(alone, checkpoint, **{**OPTIONS, "weight_sharing": False, **options})
-
-
-long_random_search_alone = partial(random_search_alone, num_epochs=12)
 
 
 def small_search(model: SmallCNN, optimizer: torch.optim.Optimizer, **options) -> RandomSearch:
@@ -198,10 +191,10 @@ def test_what_training_alone_cannot_do_is_told():
         small_search(model, optimizer, n_candidates=21)
 
 
-def test_training_alone_killed_and_resumed_is_bit_for_bit_the_same(tmp_path):
-    undisturbed, killed = killed_and_resumed(long_random_search_alone, tmp_path, 5)
-    assert_same(undisturbed, killed)
-    assert len(killed["extra"]["trained"]) == 4
+def test_training_alone_stopped_and_resumed_is_bit_for_bit_the_same(tmp_path):
+    undisturbed, resumed = stopped_and_resumed(random_search_alone, tmp_path, [1, 6])
+    assert_same(undisturbed, resumed)
+    assert len(resumed["extra"]["trained"]) == 4
 
 
 def test_a_resumed_search_starts_its_candidates_where_the_first_ones_started(tmp_path):

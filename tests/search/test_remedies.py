@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from killing import assert_same, killed_and_resumed
+from killing import assert_same, stopped_and_resumed
 from torch import nn
 from torch.func import functional_call, hessian
 
@@ -355,11 +355,11 @@ def test_the_genotype_of_a_stopped_search_is_that_of_the_epoch_gone_back_to():
     assert Genotype.from_dict(trainer.export()) == genotype
 
 
-def test_a_stopped_search_that_was_killed_is_the_same_and_stays_stopped(tmp_path):
-    undisturbed, killed = killed_and_resumed(forced, tmp_path, kills=3)
+def test_a_stopped_search_that_was_resumed_is_the_same_and_stays_stopped(tmp_path):
+    undisturbed, killed = stopped_and_resumed(forced, tmp_path, [1, 20])
     assert_same(undisturbed, killed)
     assert len(killed["epochs"]) == 17
-    resumed = forced(tmp_path / "search.pt")
+    resumed = forced(tmp_path / "stopped.pt")
     resumed.fit()
     assert resumed.stopped_at() == 11 and len(resumed.history.epochs) == 17
     assert resumed.history.epochs == killed["epochs"]
