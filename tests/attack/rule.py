@@ -108,6 +108,17 @@ def judge(
     return verdict
 
 
+def attack(kind: str, one: Callable[[int], object], part: float = 1.0) -> None:
+    """`one(seed)`, which judges an input, for all of this kind; fails at the end, with the first findings."""
+    findings = []
+    for seed in inputs(kind, part):
+        try:
+            one(seed)
+        except AssertionError as finding:
+            findings.append(f"seed {seed}: {finding}")
+    assert not findings, f"{len(findings)} findings\n" + "\n\n".join(findings[:8])
+
+
 def table() -> list[str]:
     """The tally in lines: told, right and findings for each kind."""
     kinds = sorted({kind for kind, _ in tally})
