@@ -1,5 +1,6 @@
-"""The base of every error that this package raises on purpose, and the checks of numbers that it shares."""
+"""The base of every error that this package raises on purpose, and the checks of values that it shares."""
 
+import json
 import math
 import numbers
 import reprlib
@@ -26,7 +27,8 @@ def short(value: object) -> str:
     if hasattr(value, "dtype") and hasattr(value, "shape"):
         return f"{value.dtype} of shape {tuple(value.shape)}"
     try:
-        return " ".join(_SHORT.repr(value).split())
+        text = " ".join(_SHORT.repr(value).split())
+        return text if len(text) <= 200 else f"{text[:197]}..."
     except Exception:  # an int of 5,000 digits has no repr, and an object may have a broken one
         return f"a {type(value).__name__}"
 
@@ -59,3 +61,26 @@ def check_number(
     if not (math.isfinite(number) and least <= number <= most):
         raise error(f"{name} is {short(value)}; wanted a number {_range(least, most)}")
     return number
+
+
+def parsed(text: str, what: str, error: type[NaseduError]) -> Any:
+    """What strict JSON text says: no NaN, and no number that a float can't hold. Raises `error`.
+
+    `what` is what the message calls it, such as "a record".
+    """
+
+    def number(text: str) -> float | int:
+        value = int(text) if text.lstrip("-").isdigit() and len(text) < 300 else float(text)
+        if not math.isfinite(value):
+            raise ValueError(f"the number {text:.20}... is not finite")
+        return value
+
+    def constant(name: str) -> None:
+        raise ValueError(f"{name} is no number of JSON")
+
+    try:
+        return json.loads(text, parse_int=number, parse_float=number, parse_constant=constant)
+    except RecursionError as nested:
+        raise error(f"{what} is JSON text, and this is nested too deeply to be one") from nested
+    except (ValueError, TypeError) as broken:
+        raise error(f"{what} is JSON text, and this is not: {broken}") from broken

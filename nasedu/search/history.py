@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nasedu.errors import NaseduError
+from nasedu.errors import NaseduError, check_number, parsed, short
 from nasedu.files import save_text
 
 FORMAT = "nasedu-history"
@@ -14,10 +14,6 @@ FORMAT = "nasedu-history"
 
 class HistoryError(NaseduError, ValueError):
     """A text is not a history; the message says why."""
-
-
-def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is no number of JSON")
 
 
 @dataclass
@@ -68,18 +64,13 @@ class History:
     @classmethod
     def from_json(cls, text: str) -> "History":
         """Read what `to_json` wrote. Raises HistoryError for anything else."""
-        try:
-            data = json.loads(text, parse_constant=_no_constant)
-        except (ValueError, TypeError, RecursionError) as error:
-            raise HistoryError(f"a history is JSON text, and this is not: {error}") from error
+        data = parsed(text, "a history", HistoryError)
         if not isinstance(data, dict) or data.get("format") != FORMAT or data.get("version") != 1:
             raise HistoryError(f'a history is a JSON object that says "format": "{FORMAT}", "version": 1')
         epochs, seconds = data.get("epochs"), data.get("seconds")
         if not isinstance(epochs, list) or not all(isinstance(line, dict) for line in epochs):
-            raise HistoryError(f"a history's epochs are a list of objects, got {str(epochs):.80}")
-        if not isinstance(seconds, int | float):
-            raise HistoryError(f"a history's seconds are a number, got {seconds!r}")
-        return cls(epochs, float(seconds))
+            raise HistoryError(f"a history's epochs are a list of objects, got {short(epochs)}")
+        return cls(epochs, check_number("a history's seconds", seconds, 0.0, error=HistoryError))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the JSON text to `path`, whole or not at all."""

@@ -33,6 +33,9 @@ from nasedu.space.ops import Zero
 
 Arch = Mapping[str, Tensor]
 MOST = 10_000  # rows of a matrix, and columns
+NUMBERS = {torch.float16, torch.bfloat16, torch.float32, torch.float64} | {
+    torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64
+}  # fmt: skip
 
 
 class Sampled(dict[str, Tensor]):
@@ -110,7 +113,7 @@ def _shape(matrix: object) -> tuple[int, ...] | str:
     """The shape of a tensor of real numbers, the kind of anything else."""
     if not isinstance(matrix, Tensor):
         return type(matrix).__name__
-    if matrix.layout != torch.strided or matrix.is_complex() or matrix.is_quantized:
+    if matrix.layout != torch.strided or matrix.dtype not in NUMBERS:
         return (
             f"a tensor of {matrix.dtype}, {matrix.layout}; use real numbers, and .to_dense() of a sparse one"
         )

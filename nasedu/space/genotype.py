@@ -12,13 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from reprlib import repr as short  # bounded in length and in depth, since what was read may be anything
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from nasedu.errors import NaseduError, check_whole
+from nasedu.errors import NaseduError, check_whole, parsed, short
 from nasedu.files import save_text
 from nasedu.space.choice import Arch, ArchError, check_arch, labels_of
 from nasedu.space.ops import PRIMITIVES
@@ -131,11 +130,7 @@ class Genotype:
     @classmethod
     def from_json(cls, text: str) -> "Genotype":
         """Read what `to_json` wrote. Raises GenotypeError, saying what is wrong, for anything else."""
-        try:
-            data = json.loads(text)
-        except (ValueError, TypeError, RecursionError) as error:
-            raise GenotypeError(f"a genotype is JSON text, and this is not: {error}") from error
-        return cls.from_dict(data)
+        return cls.from_dict(parsed(text, "a genotype", GenotypeError))
 
     @classmethod
     def from_dict(cls, data: object) -> "Genotype":

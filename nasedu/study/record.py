@@ -11,7 +11,6 @@ row. `conduct` makes one, row by row, and goes on where it was stopped.
 """
 
 import json
-import math
 import os
 import platform
 import time
@@ -26,7 +25,7 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
-from nasedu.errors import NaseduError
+from nasedu.errors import NaseduError, parsed
 from nasedu.files import locked, save_text
 from nasedu.search.history import History
 from nasedu.study.recipe import Recipe, RecipeError
@@ -119,7 +118,7 @@ class Record(Sequence[Row]):
     @classmethod
     def from_json(cls, text: str) -> "Record":
         """Read what `to_json` wrote. Raises RecordError for anything else, and says what is wrong where."""
-        data = _parsed(text)
+        data = parsed(text, "a record", RecordError)
         if not isinstance(data, dict) or data.get("format") != FORMAT or data.get("version") != 1:
             raise RecordError(f'a record is a JSON object with "format": "{FORMAT}", "version": 1')
         wanted = {f.name for f in fields(cls)} | {"format", "version"}
@@ -154,26 +153,6 @@ class Record(Sequence[Row]):
 def _want(fits: bool, wanted: str, got: Any) -> None:
     if not fits:
         raise RecordError(f"{wanted}, got {got!r:.80}")
-
-
-def _number(text: str) -> float | int:
-    """A number of JSON, as Python has it. Raises ValueError for one that a float can't hold."""
-    value = int(text) if text.lstrip("-").isdigit() else float(text)
-    if not math.isfinite(float(value) if len(text) < 300 else math.inf):
-        raise ValueError(f"the number {text:.20}... is not finite")
-    return value
-
-
-def _parsed(text: str) -> Any:
-    def constant(name: str) -> None:
-        raise ValueError(f"{name} is no number of JSON")
-
-    try:
-        return json.loads(text, parse_int=_number, parse_float=_number, parse_constant=constant)
-    except RecursionError as error:
-        raise RecordError("a record is JSON text, and this is nested too deeply to be one") from error
-    except ValueError as error:
-        raise RecordError(f"a record is JSON text, and this is not: {error}") from error
 
 
 def _check_stamp(data: Mapping[str, Any], where: str) -> None:

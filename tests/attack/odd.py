@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 SCALARS = [
-    0, -1, 1, 2, 3, 7, 10**6, 10**30, 10**400, 0.0, -1.0, 0.5, 1.5, float("nan"), float("inf"), 1e308, 1j, "", "5",
-    "x", "normal", "none", "skip_connect", "\ud800", "<script>", "a" * 5000, b"x", None, True, False,
+    0, -1, 1, 2, 3, 7, 10**6, 10**30, 10**400, 0.0, -1.0, 0.5, 1.5, float("nan"), float("inf"), 1e308, 1j, "",
+    "5", "x", "normal", "none", "skip_connect", "\ud800", "<script>", "a" * 5000, b"x", None, True, False,
 ]  # fmt: skip
 
 
@@ -25,16 +25,16 @@ class Hostile:
 def value(dice: random.Random) -> object:
     """Any value an argument can be given."""
     more = [
-        [], [1], {}, {"a": 1}, (1, 2), set(), [None, "x"], object(), Hostile(), int, len, lambda *a, **k: None,
-        np.int64(2), np.float32(0.5), np.array([1, 2]), torch.tensor(2), torch.tensor(float("nan")),
-        torch.ones(2, 3), torch.zeros(0), nn.Identity(), Path("nowhere/x"), range(3), iter([1, 2]),
+        [], [1], {}, {"a": 1}, (1, 2), set(), [None, "x"], object(), Hostile(), int, len,
+        lambda *a, **k: None, np.int64(2), np.float32(0.5), np.array([1, 2]), torch.tensor(2),
+        torch.tensor(float("nan")), torch.ones(2, 3), torch.zeros(0), nn.Identity(), Path("nowhere/x"), range(3), iter([1, 2]),
     ]  # fmt: skip
     return dice.choice(SCALARS if dice.random() < 0.6 else more)
 
 
 PLAIN = [
-    0, -1, 1, 2, 5, 10**30, 0.5, -0.0, 1e308, "", "x", "none", "skip_connect", "1", "2026-13-40", None, True, False,
-    [], {}, [[]], {"a": 1}, [1, 2], "\u0000", [["x", 0], ["x", 1]], "<b>",
+    0, -1, 1, 2, 5, 10**30, 0.5, -0.0, 1e308, "", "x", "none", "skip_connect", "1", "2026-13-40", None, True,
+    False, [], {}, [[]], {"a": 1}, [1, 2], "\u0000", [["x", 0], ["x", 1]], "<b>",
 ]  # fmt: skip
 
 

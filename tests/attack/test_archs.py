@@ -13,7 +13,16 @@ from rule import attack, judge
 from torch import nn
 
 from nasedu import (
-    CNN, PRIMITIVES, PUBLISHED, Genotype, InputChoice, LayerChoice, Network, check_arch, choices, discretise,
+    CNN,
+    PRIMITIVES,
+    PUBLISHED,
+    Genotype,
+    InputChoice,
+    LayerChoice,
+    Network,
+    check_arch,
+    choices,
+    discretise,
     random_arch,
 )  # fmt: skip
 from nasedu.space import Sampled, SmallCNN
@@ -160,12 +169,13 @@ def spoil(arch, dice):
     nan, inf = float("nan"), float("inf")
     changes = [
         lambda m: m.T, lambda m: m[:-1], lambda m: m[:, 1:], lambda m: m.flatten(), lambda m: m[None],
-        lambda m: m.double(), lambda m: m.half(), lambda m: m.long(), lambda m: m.bool(), lambda m: m.cfloat(),
-        lambda m: m.to_sparse(), lambda m: m.to("meta"), lambda m: m.numpy(), lambda m: m.tolist(),
-        lambda m: m * nan, lambda m: m * inf, lambda m: m.clone().index_fill(0, torch.tensor([0]), nan),
-        lambda m: m * -3, lambda m: m * 1e3, lambda m: m * 0, lambda m: m.requires_grad_(), lambda m: m.T.clone().T,
-        lambda m: m[:1].expand_as(m), lambda m: nn.Parameter(m), lambda m: m.to(torch.bfloat16),
-        lambda m: m.to_mkldnn(), lambda m: torch.quantize_per_tensor(m, 0.1, 0, torch.quint8),
+        lambda m: m.double(), lambda m: m.half(), lambda m: m.long(), lambda m: m.bool(),
+        lambda m: m.cfloat(), lambda m: m.to_sparse(), lambda m: m.to("meta"), lambda m: m.numpy(),
+        lambda m: m.tolist(), lambda m: m * nan, lambda m: m * inf, lambda m: m.clone().index_fill(0, torch.tensor([0]), nan),
+        lambda m: m * -3, lambda m: m * 1e3, lambda m: m * 0, lambda m: m.requires_grad_(),
+        lambda m: m.T.clone().T, lambda m: m[:1].expand_as(m), lambda m: nn.Parameter(m),
+        lambda m: m.to(torch.bfloat16), lambda m: m.to_mkldnn(),
+        lambda m: torch.quantize_per_tensor(m, 0.1, 0, torch.quint8),
         lambda m: np.matrix(m.numpy()), lambda m: m.to(torch.float8_e4m3fn), lambda m: value(dice),
     ]  # fmt: skip
     for _ in range(dice.randint(1, 2)):

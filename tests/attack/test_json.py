@@ -1,4 +1,4 @@
-"""Records and histories in files, spoiled as a text and as a tree: told, or read so that all of it can be used."""
+"""Records and histories in files, spoiled as a text and as a tree: told, or read so that all can be used."""
 
 import json
 import random
@@ -9,8 +9,8 @@ from rule import attack, judge
 
 from nasedu import History
 from nasedu.study import load
-from nasedu.study.record import Record
 from nasedu.study.recipe import Recipe
+from nasedu.study.record import Record
 
 
 def record():
