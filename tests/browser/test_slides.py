@@ -115,6 +115,31 @@ def test_the_overview_shows_many_slides_and_a_click_opens_one(chromium, decks):
     page.close()
 
 
+PRINTED = """() => [...document.querySelectorAll(".pdf-page")].map((sheet) => {
+    const paper = sheet.getBoundingClientRect();
+    const parts = [...sheet.querySelectorAll(".body *")].filter(
+        (one) => !one.closest("mjx-assistive-mml, style, script") && one.getBoundingClientRect().width);
+    const boxes = parts.map((one) => one.getBoundingClientRect());
+    const side = boxes.map((box) => Math.min(box.left - paper.left, paper.right - box.right));
+    return [Math.min(...side), Math.min(...boxes.map((box) => paper.bottom - box.bottom))];
+})"""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_printed_deck_has_a_sheet_for_each_slide_and_nothing_at_its_edge(chromium, decks, name):
+    """`?print-pdf` behind the address: from each thing to the sheet's edge there is some room."""
+    page = chromium.new_page(viewport=SCREEN)
+    page.goto((decks / f"{name}.html").as_uri() + "?print-pdf")
+    page.wait_for_function("document.documentElement.dataset.fitted === 'yes'", timeout=60_000)
+    page.wait_for_selector(".pdf-page")
+    room = page.evaluate(PRINTED)
+    slides = (decks / f"{name}.html").read_text(encoding="utf-8").count("<section")
+    page.close()
+    assert len(room) == slides
+    assert not [(i + 1, side, below) for i, (side, below) in enumerate(room) if side < 20 or below < 0]
+    COUNTS["sheets printed"] += len(room)
+
+
 # ---- the judge itself: what it is for, it finds
 
 

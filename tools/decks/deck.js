@@ -35,7 +35,7 @@ Reveal.initialize({
 
 async function fitAll() {
   if (window.MathJax && MathJax.startup) await MathJax.startup.promise;
-  for (const section of document.querySelectorAll(".slides > section")) {
+  for (const section of document.querySelectorAll(".slides section")) {
     const style = section.getAttribute("style"), hidden = section.hidden;
     section.hidden = false;
     section.style.display = section.classList.contains("opening") ? "flex" : "block";
