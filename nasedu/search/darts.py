@@ -17,7 +17,6 @@ from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from nasedu.data.datasets import Transform, seeded
 from nasedu.search import hypergrad
@@ -149,14 +148,16 @@ class DartsTrainer(SearchTrainer):
         `arch_of(alpha)` is what the model runs (default: the relaxation's matrices). Returns loss and metrics
         of the validation batch (at the virtual weights w', if `unrolled`).
         """
-        self.model.train()
+        model = hypergrad.AsFunction(self.model)
+        if not model.training:
+            self.model.train()
         arch_of = arch_of or self.relaxation.arch
-        w = {name: weight.detach() for name, weight in self.model.named_parameters()}
-        averages = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
+        w = {name: weight.detach() for name, weight in model.weights.items()}
+        averages = {name: buffer.clone() for name, buffer in model.buffers.items()}
         numbers: dict[str, Any] = {}
 
         def logits(x: Tensor, w: Matrices, alpha: Matrices) -> Tensor:
-            return functional_call(self.model, {**averages, **w}, (x, arch_of(alpha)))
+            return model({**averages, **w}, x, arch_of(alpha))
 
         def train_loss(w: dict[str, Tensor], alpha: dict[str, Tensor]) -> Tensor:
             return self.loss(logits(train[0], w, alpha), train[1])
@@ -169,7 +170,7 @@ class DartsTrainer(SearchTrainer):
             return loss
 
         if self.unrolled:
-            sgd = hypergrad.sgd_settings(self.optimizer, self.model, self.learning_rate)
+            sgd = hypergrad.sgd_settings(self.optimizer, model.weights, self.learning_rate)
             gradient = hypergrad.unrolled(train_loss, val_loss, w, self.alpha, **sgd)
         else:
             gradient = hypergrad.first_order(val_loss, w, self.alpha)
@@ -180,7 +181,8 @@ class DartsTrainer(SearchTrainer):
 
     def weight_step(self, x: Tensor, y: Tensor, arch: Matrices) -> dict[str, Any]:
         """One step of SGD on w, with `arch` held fixed. Returns loss and metrics of the batch."""
-        self.model.train()
+        if not self.model.training:
+            self.model.train()
         logits = self.model(x, arch)
         loss = self.loss(logits, y)
         self.optimizer.zero_grad()

@@ -90,12 +90,12 @@ def test_the_virtual_step_is_the_optimizers_own_step():
         trainer.train_step(0, step)
     w = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
     x, y = trainer.train_batch(0, 2)
-    settings = hypergrad.sgd_settings(trainer.optimizer, trainer.model)
+    settings = hypergrad.sgd_settings(trainer.optimizer, dict(trainer.model.named_parameters()))
     settings["buffers"] = {name: b.clone() for name, b in settings["buffers"].items()}
     trainer.grad_clip = 0.0
     trainer.weight_step(x, y, trainer.arch())
     gradient = {name: p.grad for name, p in trainer.model.named_parameters()}
-    assert hypergrad.sgd_settings(trainer.optimizer, trainer.model, 0.5)["lr"] == 0.5
+    assert hypergrad.sgd_settings(trainer.optimizer, {}, 0.5)["lr"] == 0.5
     stepped = hypergrad.sgd_step(w, gradient, **settings)
     for name, p in trainer.model.named_parameters():
         torch.testing.assert_close(stepped[name], p.detach())

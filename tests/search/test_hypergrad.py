@@ -1,5 +1,6 @@
 """Hypergradients against torch.func, differences, closed forms and each other; mutants must be told apart."""
 
+import copy
 from collections.abc import Callable
 
 import pytest
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad
 
 from nasedu import LayerChoice
-from nasedu.search.hypergrad import exact, first_order, implicit, sgd_step, unrolled
+from nasedu.search.hypergrad import AsFunction, exact, first_order, implicit, sgd_step, unrolled
 
 XI, MOMENTUM, WEIGHT_DECAY = 0.15, 0.9, 3e-3
 
@@ -441,3 +442,44 @@ def test_a_finite_difference_wants_a_step(r):
 def test_momentum_of_a_weight_that_is_not_there_is_told(way):
     with pytest.raises(ValueError, match=r"buffers for \['v'\], but w has only \['w'\]"):
         way(toy_train, toy_val, number(1.0, "w"), number(1.0, "a"), 0.1, 0.9, number(1.0, "v"))
+
+
+class Tied(nn.Module):
+    """Two layers with one weight, and a batch norm."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm, self.second = nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 4)
+        self.second.weight, self.nothing = self.first.weight, None
+
+    def forward(self, x):
+        return self.second(self.norm(self.first(x)).relu())
+
+
+def test_a_model_as_a_function_of_its_weights_is_that_of_torch():
+    torch.manual_seed(0)
+    model, x = Tied(), torch.randn(8, 4)
+    function, before = AsFunction(model), copy.deepcopy(model.state_dict())
+    assert list(function.weights) == [name for name, _ in model.named_parameters()]
+    assert all(function.weights[name] is weight for name, weight in model.named_parameters())
+    assert list(function.buffers) == [name for name, _ in model.named_buffers()]
+    w = {name: torch.randn_like(weight).requires_grad_() for name, weight in function.weights.items()}
+    found = []
+    for call in function, lambda tensors, *given: torch.func.functional_call(model, tensors, given):
+        buffers = {name: buffer.clone() for name, buffer in function.buffers.items()}
+        y = call({**w, **buffers}, x)
+        found.append([y, *torch.autograd.grad(y.square().sum(), list(w.values())), *buffers.values()])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+    assert not torch.equal(buffers["norm.running_mean"], model.norm.running_mean)
+    model.again = model.first  # a module in two places, after which torch's does not put its own back
+    function = AsFunction(model)
+    function(w, x)
+    model.norm.load_state_dict({n[5:]: t for n, t in before.items() if n.startswith("norm.")})
+    with pytest.raises(RuntimeError):
+        function(w, x[:, :2])  # an error, after which it has its own again
+    assert all(
+        torch.equal(before[name], tensor) for name, tensor in model.state_dict().items() if name in before
+    )
+    assert all(isinstance(weight, nn.Parameter) for weight in model.parameters())
+    model.norm.eval()
+    assert function.training and not AsFunction(model).training
