@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
-from killing import assert_same
+from killing import assert_same, stopped_and_resumed
 from torch import nn
 
 from nasedu import DartsTrainer, LayerChoice, accuracy, get_dataset
@@ -136,21 +136,6 @@ def test_pdarts_masks_are_one_class():
 
 def test_masks_are_in_the_checkpoint(tmp_path):
     def make(checkpoint=None):
-        return search(Fewer({1: 3, 3: 1}), checkpoint, callbacks=[Fewer.after_an_epoch])
+        return search(Fewer({1: 3, 3: 1}), checkpoint, callbacks=[Fewer.after_an_epoch], checkpoint_every=1)
 
-    undisturbed, stopped, resumed = make(), make(), make(tmp_path / "search.pt")
-    undisturbed.fit()
-    step = stopped.train_step
-
-    def stop_there(epoch, number):
-        if (epoch, number) == (2, 2):
-            stopped.save(tmp_path / "search.pt")
-            raise InterruptedError
-        return step(epoch, number)
-
-    stopped.train_step = stop_there
-    with pytest.raises(InterruptedError):
-        stopped.fit()
-    resumed.fit()
-    assert_same(undisturbed.extra_state(), resumed.extra_state())
-    assert undisturbed.history == resumed.history
+    assert_same(*stopped_and_resumed(make, tmp_path, [10]))

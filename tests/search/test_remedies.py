@@ -378,25 +378,7 @@ def test_a_stopped_search_that_was_resumed_is_the_same_and_stays_stopped(tmp_pat
     ids=["gumbel", "edge shares", "both"],
 )
 def test_a_search_resumed_in_the_middle_of_an_epoch_is_bit_for_bit_the_same(tmp_path, options):
-    undisturbed, first, second = (
-        search(**options),
-        search(**options),
-        search(tmp_path / "search.pt", **options),
-    )
-    undisturbed.fit()
-    step = first.train_step
-
-    def stop_there(epoch, number):
-        if (epoch, number) == (1, 2):
-            first.save(tmp_path / "search.pt")
-            raise InterruptedError
-        return step(epoch, number)
-
-    first.train_step = stop_there
-    with pytest.raises(InterruptedError):
-        first.fit()
-    second.fit()
-    assert_same(state(undisturbed), state(second))
+    assert_same(*stopped_and_resumed(partial(search, checkpoint_every=1, **options), tmp_path, [6]))
 
 
 REMEDIES = [

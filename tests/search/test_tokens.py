@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from killing import assert_same
+from killing import assert_same, stopped_and_resumed
 from models import Own
 from torch import nn
 from torch.utils.data import Subset, TensorDataset
@@ -150,21 +150,10 @@ def test_none_on_every_path_is_zeros_of_the_sequence():
 
 
 def test_a_search_of_tokens_resumes(tmp_path):
-    undisturbed, first, second = search(), search(), search(checkpoint=tmp_path / "s.pt")
-    undisturbed.fit()
-    step = first.train_step
+    def make(checkpoint=None):
+        return search(checkpoint=checkpoint, checkpoint_every=1)
 
-    def stop_there(epoch, number):
-        if (epoch, number) == (1, 1):
-            first.save(tmp_path / "s.pt")
-            raise InterruptedError
-        return step(epoch, number)
-
-    first.train_step = stop_there
-    with pytest.raises(InterruptedError):
-        first.fit()
-    second.fit()
-    assert undisturbed.history == second.history and isinstance(second, DartsTrainer)
+    assert_same(*stopped_and_resumed(make, tmp_path, [3]))
 
 
 def test_what_was_found_is_trained_alone():
