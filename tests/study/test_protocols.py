@@ -230,7 +230,7 @@ def test_the_many_seeds_cost_the_same_for_every_method():
     images = {shipped(name).data.split(", ", 1)[1] for name in ("many_seeds", "small_space")}
     assert len(images) == 1, "the same images by their checksum, whatever their folder is called"
     whole = min(len(found.select(method=method)) for method in found.recipe.methods)
-    assert whole >= 9
+    assert whole >= 21, "what notebook 11's power calculation asks for first-order DARTS against random"
     costs = [
         sum(row["seconds"] for row in found.select(method=method)[:whole]) / whole
         for method in found.recipe.methods
