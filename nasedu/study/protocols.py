@@ -102,7 +102,8 @@ ENAS_CELLS = Recipe(
     methods={name: {**LEARNING, **changed} for name, changed in CHANGED.items()},
     model={"n_nodes": 3, "ops": ["max_pool_3x3", "skip_connect", "sep_conv_3x3", "sep_conv_5x5"]},
 )  # fmt: skip
-# The same in the DARTS space, about 38 s a search.
+# The same in the DARTS space, about 38 s a search on an AMD EPYC. On a crowded Xeon they took 55, 56, 79 and
+# 82 CPU s (small operations suffer more): let it have a core of its own, or choose the epochs anew.
 EQUAL_COST = replace(
     CELL_SEARCH, images=1_500, epochs=5,
     methods={
