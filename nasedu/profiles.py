@@ -70,9 +70,9 @@ TABLE: dict[str, tuple[Any, Any, Any]] = {
     "seeds":        (2,          3,      3),
     "table_seeds":  (200,        5_000,  5_000),
     "run_images":   (200,        4_000,  20_000),
-    "run_epochs":   (1,          5,      10),
+    "run_epochs":   (1,          4,      10),
     "run_enas_epochs":  (2,      15,     30),
-    "run_train_epochs": (1,      4,      10),
+    "run_train_epochs": (1,      3,      10),
     "run_seeds":        (1,      2,      3),
 }
 # fmt: on
