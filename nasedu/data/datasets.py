@@ -63,7 +63,9 @@ class Augment:
         source = "cpu" if generator is None else generator.device
 
         def draw(high: int) -> Tensor:  # (B, 1), integers from 0 to high - 1
-            return torch.randint(high, (b, 1), generator=generator, device=source).to(x.device)
+            return torch.randint(high, (b, 1), generator=generator, device=source).to(
+                x.device, non_blocking=True
+            )
 
         y, z = torch.arange(h, device=x.device), torch.arange(w, device=x.device)
         rows = y + draw(2 * self.crop_padding + 1)  # (B, H), of the padded image
@@ -96,7 +98,7 @@ def batch_at(
     [0, 1], before they are normalised. Anything else comes as it is in memory. The batch depends on nothing
     but the arguments and the generator's state, so a resumed run can draw any batch by itself.
     """
-    indices = indices.to(dataset.inputs.device)
+    indices = indices.to(dataset.inputs.device, non_blocking=True)  # waits for nothing on a GPU
     x, y = dataset.inputs[indices], dataset.labels[indices]
     x, y = x.to(device or x.device), y.to(device or y.device)
     if isinstance(dataset, ImageDataset):

@@ -69,14 +69,14 @@ class InMemory(Dataset[tuple[Tensor, Any]]):
 
     def take(self, indices: Sequence[int] | Tensor) -> Self:
         """Take the items of these numbers, in this order."""
-        index = torch.as_tensor(indices, device=self.inputs.device)
+        index = torch.as_tensor(indices)
         if index.numel():
             what = f"of the numbers of the {len(self)} items one"
             if index.is_floating_point() or index.is_complex() or index.dtype == torch.bool:
                 raise DatasetError(f"{what} is of {index.dtype}; wanted whole numbers")
             for n in (index.min(), index.max()):
                 check_whole(what, int(n), -len(self), len(self) - 1, DatasetError)
-        index = index.long()
+        index = index.to(self.inputs.device, torch.long, non_blocking=True)
         return self.like(self.inputs[index], self.labels[index])
 
     def split(self, n: int) -> tuple[Self, Self]:

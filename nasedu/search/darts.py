@@ -130,7 +130,7 @@ class DartsTrainer(SearchTrainer):
     def train_step(self, epoch: int, step: int) -> dict[str, Any]:
         """One step of algorithm 1: alpha on a validation batch, then w on a training batch."""
         train, valid = self.train_batch(epoch, step), self.valid_batch(epoch, step)
-        numbers = self.alpha_step(train, valid, self.drawing(epoch, step, 4))
+        self.step_so_far = numbers = self.alpha_step(train, valid, self.drawing(epoch, step, 4))
         with torch.no_grad():
             arch = self.drawing(epoch, step, 5)(self.alpha)
         return {**self.weight_step(*train, arch), **numbers}

@@ -73,7 +73,7 @@ class Gumbel(Softmax):
         """Rows of a single 1; gates are open to their degree."""
         arch = Sampled(self.arch(alpha))
         for label, shape in self.shapes.items():
-            noise = gumbel(shape, generator).to(alpha[label])
+            noise = gumbel(shape, generator).to(alpha[label], non_blocking=True)
             if label not in self.gates:
                 arch[label] = gumbel_one_hot(alpha[label], noise, self.temperature(progress))
         return arch

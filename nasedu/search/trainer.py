@@ -82,6 +82,7 @@ class Trainer:
         self.progress = watched() if progress is None else progress
         self.epoch = self.step = 0
         self.mean, self.watch = Mean(), Watch()
+        self.step_so_far: Mapping[str, Any] = {}  # a step may say what it has measured, should it fail
         self.history = History()
         self._started = self._only_whole = False
         # What must be the same for a checkpoint to be resumed; a subclass adds to it.
@@ -195,9 +196,15 @@ class Trainer:
 
     def _one_step(self) -> None:
         torch.manual_seed(seeded(self.seed, self.epoch, self.step).initial_seed())
-        numbers = self.train_step(self.epoch, self.step)
-        self.step += 1
-        self.watch.add(self._where(), self.optimizer.param_groups[0]["lr"], numbers)
+        self.step_so_far = {}
+        try:
+            numbers = self.train_step(self.epoch, self.step)
+        except Exception:  # what a model refuses may be that the run has diverged
+            self._measured(self.step_so_far)
+            self._read()
+            self.check_sound()
+            raise
+        self._measured(numbers)
         logs = bool(self.log_frequency) and self.step % (self.log_frequency or 1) == 0
         if self.device.type == "cpu" or logs or len(self.watch) >= EVERY:
             self._read()
@@ -214,6 +221,10 @@ class Trainer:
             self._read()
             self.check_sound()
             self.save(self.checkpoint)
+
+    def _measured(self, numbers: Mapping[str, Any]) -> None:
+        self.step += 1
+        self.watch.add(self._where(), self.optimizer.param_groups[0]["lr"], numbers)
 
     def _where(self) -> str:
         if not self.step:

@@ -46,6 +46,13 @@ class Sampled(dict[str, Tensor]):
     derivative too.
     """
 
+    def chosen(self, label: str) -> list[list[bool]]:
+        """Which entries of a matrix are not zero; it is read once, however many rows ask."""
+        seen: dict[str, tuple[Tensor, list[list[bool]]]] = self.__dict__.setdefault("seen", {})
+        if label not in seen or seen[label][0] is not self[label]:
+            seen[label] = self[label], (self[label] != 0).tolist()
+        return seen[label][1]
+
 
 class ArchError(NaseduError, ValueError):
     """An architecture does not fit the model it is given to."""
@@ -70,8 +77,8 @@ class _Point(nn.Module):
         """This point's weights, one per candidate.
 
         Where the row is being differentiated they are tensors, and all of them matter: a weight of zero has a
-        derivative too (but see `Sampled`). Where it is not they are plain numbers, and a zero can be left
-        out.
+        derivative too (but see `Sampled`). So they are on a GPU, which a look at the numbers would wait for.
+        Else they are plain numbers, and a zero can be left out.
         """
         if not isinstance(arch, Mapping) or self.label not in arch:
             raise ArchError(f"the architecture lacks the label {self.label!r}; it has {labels_of(arch)}")
@@ -83,7 +90,7 @@ class _Point(nn.Module):
                 f"({', '.join(self.names)}) as arch[{self.label!r}], got {shape}"
             )
         row = matrix[self.row]
-        if not is_differentiated(matrix):
+        if matrix.device.type == "cpu" and not is_differentiated(matrix):
             weights = [float(weight) for weight in _readable(self.label, row).tolist()]
             if not all(map(math.isfinite, weights)):
                 raise _not_finite(self.label)
@@ -91,7 +98,8 @@ class _Point(nn.Module):
         if not _is_finite(row):
             raise _not_finite(self.label)
         if isinstance(arch, Sampled):
-            return [weight if value else 0.0 for weight, value in zip(row, row.tolist(), strict=True)]
+            chosen = arch.chosen(self.label)[self.row]
+            return [weight if run else 0.0 for weight, run in zip(row, chosen, strict=True)]
         return row.unbind()
 
 

@@ -401,8 +401,11 @@ class _Weights:
         matrix = arch[label]
         # Of a plain matrix on an accelerator zeros are run, too: to read it would be to wait for it.
         on_cpu = matrix.device.type == "cpu"
-        read = isinstance(arch, Sampled) or (on_cpu and not is_differentiated(matrix))
-        self.run = (matrix != 0).tolist() if read else [[True] * matrix.shape[1]] * matrix.shape[0]
+        self.run = [[True] * matrix.shape[1]] * matrix.shape[0]
+        if isinstance(arch, Sampled):
+            self.run = arch.chosen(label)
+        elif on_cpu and not is_differentiated(matrix):
+            self.run = (matrix != 0).tolist()
         self.entries = [row.unbind() for row in matrix.unbind()]
 
     def __call__(self, edges: Sequence[_Edge], like: Tensor) -> Tensor:
