@@ -46,6 +46,7 @@ from nasedu.search.reinforce import advantages, leave_one_out, moving_baseline, 
 from nasedu.search.relaxation import EDGES, EdgeShares, Gumbel, edge_shares, gumbel, gumbel_one_hot
 from nasedu.search.standalone import StandaloneTrainer, cosine, one_cycle
 from nasedu.search.trainer import Trainer, default_device
+from nasedu.search.trial import TooLargeError
 from nasedu.search.watch import DivergedError
 
 __all__ = [
@@ -82,6 +83,7 @@ __all__ = [
     "StandaloneTrainer",
     "Softmax",
     "Step",
+    "TooLargeError",
     "Trainer",
     "Writer",
     "accuracy",

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from nasedu.data.datasets import Augment, Batches, Transform, seeded
 from nasedu.data.images import DatasetError, ImageDataset, InMemory, in_memory
+from nasedu.errors import check_number
 from nasedu.search import fingerprint
-from nasedu.search.evaluation import Metrics, accuracy, batch_statistics, evaluate, prefixed
+from nasedu.search.evaluation import Metrics, accuracy, batch_statistics, evaluate, prefixed, told
 from nasedu.search.trainer import Trainer
 from nasedu.space.choice import ArchError, choices, random_arch
 from nasedu.space.derive import cells, describe, discretise
@@ -61,12 +62,15 @@ class SearchTrainer(Trainer):
         checkpoint_every: int = 100,
         callbacks: Sequence[Callable[[Any], None]] = (),
         progress: bool | None = None,
+        precision: str | None = None,
     ):
         super().__init__(
             model, optimizer, num_epochs, batch_size, device, log_frequency, scheduler=scheduler, seed=seed,
             checkpoint=checkpoint, checkpoint_every=checkpoint_every, callbacks=callbacks, progress=progress,
+            precision=precision,
         )  # fmt: skip
-        self.loss, self.metrics, self.grad_clip = loss, metrics, grad_clip
+        self.loss, self.metrics = loss, told(metrics)
+        self.grad_clip = check_number("grad_clip", grad_clip, 0)
         data = in_memory(dataset)
         if not 0 < valid_share < 1:
             raise ValueError(f"valid_share is a share between 0 and 1, got {valid_share}")
@@ -105,6 +109,14 @@ class SearchTrainer(Trainer):
     def config(self) -> dict[str, Any]:
         """See `Trainer.config`; the data must be the same, too."""
         return {**super().config(), "data": self._data}
+
+    def sample(self) -> InMemory:
+        """The half of the weights."""
+        return self.train_half
+
+    def trial(self, x: Tensor) -> Any:
+        """Logits of one architecture."""
+        return self.model(x, random_arch(self.model, seeded(0)))
 
     def weight_step(self, x: Tensor, y: Tensor, arch: Mapping[str, Tensor]) -> dict[str, Any]:
         """One step of the optimizer on the weights, with `arch` held fixed; loss and metrics of the batch."""

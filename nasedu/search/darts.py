@@ -107,11 +107,13 @@ class DartsTrainer(SearchTrainer):
         checkpoint_every: int = 100,
         callbacks: Sequence[Callable[[Any], None]] = (),
         progress: bool | None = None,
+        precision: str | None = None,
     ):
         super().__init__(
             model, loss, metrics, optimizer, num_epochs, dataset, batch_size, device, log_frequency,
             grad_clip, scheduler=scheduler, augment=augment, valid_share=valid_share, seed=seed,
             checkpoint=checkpoint, checkpoint_every=checkpoint_every, callbacks=callbacks, progress=progress,
+            precision=precision,
         )  # fmt: skip
         self.unrolled, self.learning_rate = unrolled, learning_rate
         self.relaxation = (relaxation or Softmax()).of(model)
@@ -178,6 +180,12 @@ class DartsTrainer(SearchTrainer):
             logit.grad = gradient[label]
         self.alpha_optimizer.step()
         return {**numbers, "alpha_grad_norm": nn.utils.get_total_norm(gradient.values())}
+
+    def trial(self, x: Tensor) -> Tensor:
+        """Logits of what a step runs."""
+        with torch.no_grad():
+            arch = self.drawing(0, 0, 5)(self.alpha)
+        return self.model(x, arch)
 
     def weight_step(self, x: Tensor, y: Tensor, arch: Matrices) -> dict[str, Any]:
         """One step of SGD on w, with `arch` held fixed. Returns loss and metrics of the batch."""

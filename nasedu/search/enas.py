@@ -88,11 +88,13 @@ class EnasTrainer(SamplingSearch):
         checkpoint_every: int = 100,
         callbacks: Sequence[Callable[[Any], None]] = (),
         progress: bool | None = None,
+        precision: str | None = None,
     ):
         super().__init__(
             model, loss, metrics, optimizer, num_epochs, dataset, batch_size, device, log_frequency,
             grad_clip, scheduler=scheduler, augment=augment, valid_share=valid_share, seed=seed,
             checkpoint=checkpoint, checkpoint_every=checkpoint_every, callbacks=callbacks, progress=progress,
+            precision=precision,
         )  # fmt: skip
         self.judge_by(reward_function, n_candidates, candidate_images)
         self.controller = Controller.for_model(

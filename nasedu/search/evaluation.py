@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from numbers import Real
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from tqdm.auto import tqdm
 
 from nasedu.data.datasets import batches
 from nasedu.data.images import InMemory
+from nasedu.errors import ArgumentError, short
 
 Number = float | Tensor  # a tensor of one number may lie on another device
 Metrics = Callable[[Tensor, Tensor], Mapping[str, Any]]
@@ -19,7 +21,7 @@ Metrics = Callable[[Tensor, Tensor], Mapping[str, Any]]
 def read(rows: Sequence[Mapping[str, Number]]) -> list[dict[str, float]]:
     """The same numbers on the host: those on another device come in one copy, so it is waited for once."""
     tensors = [x.detach() for row in rows for x in row.values() if isinstance(x, Tensor)]
-    far = [x.double() for x in tensors if x.device.type != "cpu"]
+    far = [x.double().reshape(()) for x in tensors if x.device.type != "cpu"]
     came = iter(torch.stack(far).cpu().tolist() if far else ())
     numbers = iter(float(x) if x.device.type == "cpu" else next(came) for x in tensors)
     return [{k: next(numbers) if isinstance(x, Tensor) else float(x) for k, x in r.items()} for r in rows]
@@ -34,6 +36,25 @@ def accuracy(output: Tensor, target: Tensor, topk: Sequence[int] = (1,)) -> dict
     hits = ranked == target[:, None]
     shares = {f"acc{k}": hits[:, :k].any(dim=1).float().mean() for k in topk}
     return shares if hits.device.type != "cpu" else {name: share.item() for name, share in shares.items()}
+
+
+def told(metrics: Metrics) -> Metrics:
+    """The same metrics; they raise ArgumentError, naming what came, where that is no dict of numbers."""
+
+    def measure(output: Tensor, target: Tensor) -> Mapping[str, Any]:
+        numbers = metrics(output, target)
+        if isinstance(numbers, Mapping) and all(map(_is_number, numbers.values())):
+            return numbers
+        raise ArgumentError(
+            f'metrics gave {short(numbers)}; wanted numbers by name, such as {{"acc1": 0.5}}: one float, or '
+            "tensor of one number, for each"
+        )
+
+    return measure
+
+
+def _is_number(x: object) -> bool:
+    return x.numel() == 1 if isinstance(x, Tensor) else isinstance(x, Real)
 
 
 @contextmanager

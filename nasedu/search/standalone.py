@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from nasedu.data.datasets import Augment, Transform, batch_at, seeded
 from nasedu.data.images import DatasetError, ImageDataset, InMemory
+from nasedu.errors import check_number
 from nasedu.search import fingerprint
-from nasedu.search.evaluation import Metrics, accuracy, evaluate, modes_kept, prefixed
+from nasedu.search.evaluation import Metrics, accuracy, evaluate, modes_kept, prefixed, told
 from nasedu.search.trainer import Trainer
 from nasedu.space.choice import Arch
 from nasedu.space.network import Network
@@ -68,10 +69,12 @@ class StandaloneTrainer(Trainer):
         checkpoint_every: int = 100,
         callbacks: Sequence[Callable[[Any], None]] = (),
         progress: bool | None = None,
+        precision: str | None = None,
     ):
         super().__init__(
             model, optimizer, num_epochs, batch_size, device, log_frequency, seed=seed, checkpoint=checkpoint,
             checkpoint_every=checkpoint_every, callbacks=callbacks, progress=progress,
+            precision=precision,
         )  # fmt: skip
         if len(dataset) < batch_size or not len(valid):
             raise DatasetError(
@@ -83,11 +86,12 @@ class StandaloneTrainer(Trainer):
         self.dataset, self.valid = dataset.to(self.device), valid.to(self.device)
         # On the CPU, where its zeros are seen without waiting for a GPU.
         self.arch = None if arch is None else {label: m.cpu() for label, m in arch.items()}
-        self.schedule, self.loss, self.metrics = schedule, loss or nn.CrossEntropyLoss(), metrics
+        self.schedule, self.loss, self.metrics = schedule, loss or nn.CrossEntropyLoss(), told(metrics)
         if augment is None and isinstance(dataset, ImageDataset):
             augment = Augment()
         self.augment: Transform | None = augment or None
-        self.grad_clip, self.auxiliary_weight, self.drop_path = grad_clip, auxiliary_weight, drop_path
+        self.grad_clip = check_number("grad_clip", grad_clip, 0)
+        self.auxiliary_weight, self.drop_path = auxiliary_weight, drop_path
         self.lrs = [group["lr"] for group in optimizer.param_groups]
         self.dtype = next(model.parameters()).dtype
         self.steps_per_epoch = len(dataset) // batch_size
@@ -105,6 +109,14 @@ class StandaloneTrainer(Trainer):
     def _logits(self, x: Tensor) -> Any:
         x = x.to(self.dtype) if x.is_floating_point() else x
         return self.model(x) if self.arch is None else self.model(x, self.arch)
+
+    def sample(self) -> InMemory:
+        """All training images."""
+        return self.dataset
+
+    def trial(self, x: Tensor) -> Any:
+        """Logits, and those of the auxiliary head."""
+        return self._logits(x)
 
     def train_step(self, epoch: int, step: int) -> dict[str, float]:
         """One step of SGD on the next batch of this epoch's permutation."""

@@ -19,12 +19,15 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from nasedu.data.datasets import seeded
+from nasedu.data.datasets import batch_at, seeded
+from nasedu.data.images import InMemory
+from nasedu.errors import ArgumentError, check_whole, short
 from nasedu.files import locked
 from nasedu.search import checkpoint, fingerprint
 from nasedu.search.evaluation import Mean
 from nasedu.search.history import History
 from nasedu.search.memory import channels_last
+from nasedu.search.trial import IMAGES, check_memory, check_optimizer, trial
 from nasedu.search.watch import EVERY, Watch, check_sound, is_norm
 
 
@@ -48,7 +51,12 @@ class Trainer:
     there every `checkpoint_every` steps and after each epoch, and a file that is already there is
     resumed from. `scheduler` (a torch LRScheduler) is stepped once an epoch. Each of `callbacks` is
     called with the trainer after each epoch. `log_frequency` prints a line every so many steps.
-    `progress` shows a bar (default: on a terminal and in a notebook).
+    `progress` shows a bar (default: on a terminal and in a notebook). `precision="bf16"` lets the steps
+    compute in bfloat16 where that is safe (`torch.autocast`); the weights stay as they are.
+
+    Raises ArgumentError for an optimizer that lacks weights of the model, or another optimizer's scheduler.
+    `fit()` raises DivergedError at the step that gives a number that is not finite, and TooLargeError where
+    memory does not suffice, before the first step if that can be seen.
     """
 
     kind = "Trainer"
@@ -68,12 +76,19 @@ class Trainer:
         checkpoint_every: int = 100,
         callbacks: Sequence[Callable[[Any], None]] = (),
         progress: bool | None = None,
+        precision: str | None = None,
     ):
-        for name, number in (("num_epochs", num_epochs), ("batch_size", batch_size)):
-            if not isinstance(number, int) or number < 1:
-                raise ValueError(f"{name} must be a whole number from 1 up, got {number!r}")
+        num_epochs = check_whole("num_epochs", num_epochs, 1)
+        batch_size = check_whole("batch_size", batch_size, 1)
+        checkpoint_every = check_whole("checkpoint_every", checkpoint_every, 1)
+        seed = check_whole("seed", seed, 0, 2**64 - 1)
+        if log_frequency is not None:
+            log_frequency = check_whole("log_frequency", log_frequency, 0)
+        if precision not in (None, "bf16"):
+            raise ArgumentError(f'precision is {short(precision)}; wanted "bf16", or None: as the model is')
         self.device = torch.device(device) if device is not None else default_device()
-        self.model = channels_last(model.to(self.device))
+        self.model, self.precision = channels_last(model.to(self.device)), precision
+        check_optimizer(self.model, optimizer, scheduler)
         self.optimizer, self.scheduler = optimizer, scheduler
         self.num_epochs, self.batch_size, self.seed = num_epochs, batch_size, seed
         self.log_frequency, self.callbacks = log_frequency, tuple(callbacks)
@@ -94,6 +109,7 @@ class Trainer:
             "model": fingerprint.model(self.model),
             "optimizer": fingerprint.optimizer(optimizer),
             "scheduler": fingerprint.described(scheduler),
+            **({"precision": precision} if precision else {}),
         }
 
     # What a subclass says.
@@ -117,6 +133,14 @@ class Trainer:
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), grad_clip if grad_clip > 0 else torch.inf)
         self.optimizer.step()
         return norm
+
+    def trial(self, x: Tensor) -> Any:
+        """What a training step's model makes of a batch x (B, ...): logits; `trial.trial` asks."""
+        raise NotImplementedError
+
+    def sample(self) -> InMemory | None:
+        """The items that the weights are trained on, if they are in memory."""
+        return None
 
     def learned(self) -> dict[str, Any]:
         """What the steps change, nested: tensors and floats, all finite as long as the run is sound."""
@@ -174,6 +198,10 @@ class Trainer:
         )
         # The steps seed torch's global generator (for dropout); the caller's own state is put back.
         with _interruptible() as interrupted, torch.random.fork_rng(devices=gpus), bar:
+            if (data := self.sample()) is not None and not self.finished():
+                x, _ = batch_at(data, torch.arange(min(IMAGES, len(data))), device=self.device)
+                with self._precisely():
+                    trial(self, data, x)
             while not self.finished():
                 bar.set_description(f"{self.kind}, epoch {self.epoch + 1} of {self.num_epochs}")
                 started = time.perf_counter()
@@ -198,8 +226,11 @@ class Trainer:
         torch.manual_seed(seeded(self.seed, self.epoch, self.step).initial_seed())
         self.step_so_far = {}
         try:
-            numbers = self.train_step(self.epoch, self.step)
-        except Exception:  # what a model refuses may be that the run has diverged
+            with self._precisely():
+                numbers = self.train_step(self.epoch, self.step)
+        except Exception as error:
+            check_memory(error, self)
+            # What a model refuses may be that the run has diverged.
             self._measured(self.step_so_far)
             self._read()
             self.check_sound()
@@ -221,6 +252,12 @@ class Trainer:
             self._read()
             self.check_sound()
             self.save(self.checkpoint)
+
+    def _precisely(self) -> Any:
+        if self.precision is None:
+            return nullcontext()
+        # Without the cache: it would keep the weights of before a step for what comes after it.
+        return torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False)
 
     def _measured(self, numbers: Mapping[str, Any]) -> None:
         self.step += 1

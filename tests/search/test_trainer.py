@@ -161,8 +161,8 @@ def test_log_frequency_prints_lines(capsys):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"num_epochs": 0}, "num_epochs.*got 0"),
-        ({"batch_size": 2.5}, "batch_size.*got 2.5"),
+        ({"num_epochs": 0}, "num_epochs is 0; wanted a whole number"),
+        ({"batch_size": 2.5}, "batch_size is 2.5; wanted a whole number"),
         ({"batch_size": 40}, "smaller batch"),
     ],
 )
