@@ -19,8 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from nasedu.data.datasets import Transform, seeded
+from nasedu.errors import ArgumentError
 from nasedu.search import hypergrad
 from nasedu.search.base import SearchTrainer
+from nasedu.search.device import Graphed
 from nasedu.search.evaluation import Metrics
 from nasedu.space.choice import ArchError, InputChoice, choices, points
 
@@ -73,7 +75,8 @@ class DartsTrainer(SearchTrainer):
     weight decay 1e-3. `unrolled` chooses the second-order hypergradient; its step size xi is w's current
     learning rate, or `learning_rate` if given. `relaxation` makes the matrices of alpha: `Softmax` (the
     paper's), `Gumbel` (GDAS), `EdgeShares` (PC-DARTS), or a class of your own. `EarlyStop` (RobustDARTS) is
-    one of the `callbacks`. Everything else: see `SearchTrainer`.
+    one of the `callbacks`. `cuda_graph` has a GPU repeat a recorded step (device.py; not yet run on one).
+    Everything else: see `SearchTrainer`.
 
     A line of the history has train_loss, valid_loss (of the batches as they came, before each step), the
     metrics, lr, and "arch", the matrices after the epoch, as lists.
@@ -108,6 +111,7 @@ class DartsTrainer(SearchTrainer):
         callbacks: Sequence[Callable[[Any], None]] = (),
         progress: bool | None = None,
         precision: str | None = None,
+        cuda_graph: bool = False,
     ):
         super().__init__(
             model, loss, metrics, optimizer, num_epochs, dataset, batch_size, device, log_frequency,
@@ -120,8 +124,20 @@ class DartsTrainer(SearchTrainer):
         alpha = self.relaxation.start(seeded(seed, 3))
         self.alpha = {label: logits.to(self.device).requires_grad_() for label, logits in alpha.items()}
         self.alpha_optimizer = torch.optim.Adam(
-            list(self.alpha.values()), lr=arc_learning_rate, betas=(0.5, 0.999), weight_decay=1e-3
+            list(self.alpha.values()),
+            lr=arc_learning_rate,
+            betas=(0.5, 0.999),
+            weight_decay=1e-3,
+            capturable=cuda_graph and self.device.type == "cuda",
         )
+        self.graph: Graphed | None = None
+        if cuda_graph:
+            if type(self.relaxation).draw is not Softmax.draw:
+                raise ArgumentError(
+                    f"cuda_graph=True does the same in each step, and {type(self.relaxation).__name__} draws "
+                    "anew on the CPU; leave it out, or take Softmax()"
+                )
+            self.graph = Graphed(self.both_steps, self.device, [optimizer, self.alpha_optimizer])
         self.remembered |= {
             "unrolled": unrolled,
             "learning_rate": learning_rate,
@@ -132,10 +148,20 @@ class DartsTrainer(SearchTrainer):
     def train_step(self, epoch: int, step: int) -> dict[str, Any]:
         """One step of algorithm 1: alpha on a validation batch, then w on a training batch."""
         train, valid = self.train_batch(epoch, step), self.valid_batch(epoch, step)
+        if self.graph is not None:
+            groups = self.optimizer.param_groups + self.alpha_optimizer.param_groups
+            return self.graph([group["lr"] for group in groups], *train, *valid)
         self.step_so_far = numbers = self.alpha_step(train, valid, self.drawing(epoch, step, 4))
         with torch.no_grad():
             arch = self.drawing(epoch, step, 5)(self.alpha)
         return {**self.weight_step(*train, arch), **numbers}
+
+    def both_steps(self, x: Tensor, y: Tensor, x_valid: Tensor, y_valid: Tensor) -> dict[str, Any]:
+        """The same, where nothing is drawn: what a graph records."""
+        numbers = self.alpha_step((x, y), (x_valid, y_valid))
+        with torch.no_grad():
+            arch = self.relaxation.arch(self.alpha)
+        return {**self.weight_step(x, y, arch), **numbers}
 
     def drawing(self, epoch: int, step: int, stream: int) -> Callable[[Matrices], dict[str, Tensor]]:
         """alpha -> the matrices that this step runs, by the same random numbers however often it is asked."""
