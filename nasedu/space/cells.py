@@ -103,7 +103,7 @@ class PartialEdge(nn.Module):
     def rejoin(self, mixed: Tensor | int, x: Tensor, arch: Arch) -> Tensor | int:
         """The sum over the operations (0: none is run) and the channels of x that passed by, shuffled."""
         if not isinstance(mixed, Tensor):
-            weights = self.choice.weights(arch)
+            weights = self.choice.weights(arch, x)
             if self.k == 1 or all(isinstance(weight, float) and weight == 0.0 for weight in weights):
                 return 0
             mixed = torch.zeros_like(self._part(x)[:, :, :: self.stride, :: self.stride])  # "none" was chosen

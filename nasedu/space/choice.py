@@ -73,8 +73,8 @@ class _Point(nn.Module):
         """The names of the candidates, one per column."""
         raise NotImplementedError
 
-    def weights(self, arch: Arch) -> Sequence[Tensor | float]:
-        """This point's weights, one per candidate.
+    def weights(self, arch: Arch, x: Tensor | None = None) -> Sequence[Tensor | float]:
+        """This point's weights, one per candidate, for the input x.
 
         Where the row is being differentiated they are tensors, and all of them matter: a weight of zero has a
         derivative too (but see `Sampled`). So they are on a GPU, which a look at the numbers would wait for.
@@ -90,6 +90,8 @@ class _Point(nn.Module):
                 f"({', '.join(self.names)}) as arch[{self.label!r}], got {shape}"
             )
         row = matrix[self.row]
+        if getattr(x, "device", None) != matrix.device:
+            _readable(self.label, matrix)
         if matrix.device.type == "cpu" and not is_differentiated(matrix):
             weights = [float(weight) for weight in _readable(self.label, row).tolist()]
             if not all(map(math.isfinite, weights)):
@@ -207,7 +209,7 @@ class LayerChoice(_Point):
 
         Zeros ("none") are not added: the sum and its gradient are the same without them.
         """
-        pairs = zip(self.weights(arch), self.layers.values(), strict=True)
+        pairs = zip(self.weights(arch, x), self.layers.values(), strict=True)
         return sum(
             weight * layer(x)
             for weight, layer in pairs
@@ -240,7 +242,7 @@ class InputChoice(_Point):
         if not isinstance(inputs, Sequence) or len(inputs) != self.n_candidates:
             got = len(inputs) if isinstance(inputs, Sequence) else short(inputs)
             raise ArchError(f"the InputChoice {self.label!r} wants {self.n_candidates} inputs, got {got}")
-        pairs = zip(self.weights(arch), inputs, strict=True)
+        pairs = zip(self.weights(arch, inputs[0]), inputs, strict=True)
         total = sum(w * x for w, x in pairs if not (isinstance(w, float) and w == 0.0))
         return total if isinstance(total, Tensor) else torch.zeros_like(inputs[0])
 

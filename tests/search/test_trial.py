@@ -201,6 +201,13 @@ def test_the_estimate_is_what_a_step_keeps(kind, monkeypatch):
     assert 0.7 * whole < free[0] < whole
 
 
+def test_weights_are_there_already_and_do_not_count(monkeypatch):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(768, 2000), nn.Linear(2000, 10))  # 6 MB of weights
+    trainer = make("standalone", model, arch=None)
+    monkeypatch.setattr(trial_module, "free_memory", lambda device: 1e6)
+    trainer.fit()
+
+
 def test_running_out_of_memory_says_what_to_lower():
     for error in (
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
