@@ -195,7 +195,10 @@ def test_a_dataset_of_tensors_is_read_as_it_is():
             lambda: InMemory(torch.zeros(3, 2), torch.zeros(2)),
             r"\(3, 2\) and labels \(2,\); wanted \(N, \.\.\.\)",
         ),
-        (lambda: in_memory([(torch.zeros(2), 0), (torch.zeros(3), 1)]), r"of shape \(3,\), input 0 .*\(2,\); wanted"),
+        (
+            lambda: in_memory([(torch.zeros(2), 0), (torch.zeros(3), 1)]),
+            r"of shape \(3,\), input 0 .*\(2,\); wanted",
+        ),
         (lambda: in_memory([]), "wanted an ImageDataset"),
         (lambda: in_memory([("text", 0)]), "wanted a PIL image or a tensor"),
         (lambda: search(data=sentences(12)), "12 items give parts of 6 and 6"),
