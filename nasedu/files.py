@@ -116,9 +116,7 @@ def locked(path: str | os.PathLike[str]) -> Iterator[None]:
                 left.unlink(missing_ok=True)
         yield
     finally:
-        with suppress(OSError):
-            lock.unlink()  # while it is still locked, so it is no one else's
-        file.close()
+        _give_back(file, lock)
 
 
 def _taken(lock: Path, path: Path) -> IO[str]:
@@ -142,11 +140,22 @@ def _taken(lock: Path, path: Path) -> IO[str]:
                 if os.path.samestat(os.fstat(file.fileno()), os.stat(lock)):
                     break
             file.close()
-        file.truncate(0)
         now = datetime.now().astimezone().isoformat(" ", "seconds")
-        file.write(f"process {os.getpid()} on {socket.gethostname()}, since {now}")
-        file.flush()
+        try:
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}, since {now}")
+            file.flush()
+        except OSError:
+            _give_back(file, lock)
+            raise
     return file
+
+
+def _give_back(file: IO[str], lock: Path) -> None:
+    with suppress(OSError):
+        lock.unlink()  # while it is still locked, so it is no one else's
+    with suppress(OSError):
+        file.close()
 
 
 if sys.platform == "win32":

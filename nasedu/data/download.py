@@ -135,7 +135,7 @@ def fetch(
             if failed < tries:
                 time.sleep(wait * 2 ** max(failed - 1, 0))
         failures.append(f"\n  {url}: {failure}")
-    raise DownloadError("no address gave the file" + "".join(failures))
+    raise DownloadError(f"no address gave the file {path}:" + "".join(failures))
 
 
 def _size(path: Path) -> int:

@@ -146,7 +146,6 @@ def _blind(judged: Sequence[Judged]) -> str:
 
 
 def _section(folder: Path, search: Search) -> str:
-    folder.mkdir(parents=True, exist_ok=True)
     search.genotype.save(folder / "genotype.json")
     for which in ("normal", "reduce"):
         cell = draw_cell(search.genotype, which)
