@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nasedu.errors import ArgumentError, check_number, check_whole, short
 from nasedu.search.decisions import (
     CellPart,
     Head,
@@ -25,6 +26,7 @@ from nasedu.search.decisions import (
     parts_of,
     shapes_of,
 )
+from nasedu.space.cells import check_ops
 from nasedu.space.ops import PRIMITIVES
 
 ENAS_OPS = ("sep_conv_3x3", "sep_conv_5x5", "avg_pool_3x3", "max_pool_3x3", "skip_connect")
@@ -86,11 +88,24 @@ class Controller(nn.Module):
         generator: torch.Generator | None = None,
     ):
         super().__init__()
-        if not 0 < skip_target < 1:
-            raise ValueError(f"skip_target is a share between 0 and 1, got {skip_target}")
-        self.parts = (
-            list(parts) if parts is not None else [CellPart(label, n_nodes, tuple(ops)) for label in cells]
-        )
+        check_number("skip_target", skip_target, 1e-6, 1 - 1e-6)
+        check_whole("lstm_size", lstm_size, 1, 10_000)
+        for name, number in (("tanh_constant", tanh_constant), ("op_tanh_reduce", op_tanh_reduce),
+                             ("temperature", temperature), ("init_range", init_range)):  # fmt: skip
+            check_number(name, number, 1e-6, 1e6)
+        for name, number in (("start_bias", start_bias), ("normal_bias", normal_bias)):
+            check_number(name, number, -1e6, 1e6)
+        if generator is not None and not isinstance(generator, torch.Generator):
+            raise ArgumentError(f"generator is {short(generator)}; wanted a torch.Generator, or None")
+        if parts is None:
+            check_whole("n_nodes", n_nodes, 1, 50)
+            check_ops(ops)
+            if not isinstance(cells, Sequence) or isinstance(cells, str) or not cells:
+                raise ArgumentError(f"cells is {short(cells)}; wanted labels, such as ('normal', 'reduce')")
+            parts = [CellPart(label, n_nodes, tuple(ops)) for label in cells]
+        if not isinstance(parts, Sequence) or not parts or not all(isinstance(part, Part) for part in parts):
+            raise ArgumentError(f"parts is {short(parts)}; wanted what parts_of(model) gives")
+        self.parts = list(parts)
         self.shapes = shapes_of(self.parts)
         self.tanh_constant, self.op_tanh_constant = tanh_constant, tanh_constant / op_tanh_reduce
         self.temperature, self.normal_bias, self.skip_target = temperature, normal_bias, skip_target
