@@ -84,7 +84,7 @@ def cifar10_folder(
         ):
             tar.extractall(scratch, filter="data")
             os.replace(Path(scratch) / CIFAR10_FOLDER, root / CIFAR10_FOLDER)
-    except (OSError, EOFError, ValueError, zlib.error, tarfile.TarError) as error:
+    except (OSError, EOFError, KeyError, ValueError, zlib.error, tarfile.TarError) as error:
         raise DownloadError(
             f"CIFAR-10 is not in {root} and cannot be fetched: {error}\n"
             "Three ways out:\n"

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nasedu.data.datasets import Augment, Batches, Transform, seeded
 from nasedu.data.images import DatasetError, ImageDataset, InMemory, in_memory
-from nasedu.errors import check_number
+from nasedu.errors import check_callable, check_number, check_whole
 from nasedu.search import fingerprint
 from nasedu.search.evaluation import Metrics, accuracy, batch_statistics, evaluate, prefixed, told
 from nasedu.search.trainer import Trainer
@@ -71,9 +71,11 @@ class SearchTrainer(Trainer):
         )  # fmt: skip
         self.loss, self.metrics = loss, told(metrics)
         self.grad_clip = check_number("grad_clip", grad_clip, 0)
+        check_callable("loss", loss)
+        check_callable("metrics", metrics)
+        check_callable("augment", augment or None, or_none=True)
         data = in_memory(dataset)
-        if not 0 < valid_share < 1:
-            raise ValueError(f"valid_share is a share between 0 and 1, got {valid_share}")
+        valid_share = check_number("valid_share", valid_share, 1e-9, 1 - 1e-9)
         half = len(data) - round(valid_share * len(data) + 1e-9)  # of an odd number the smaller half
         if min(half, len(data) - half) < batch_size:
             raise DatasetError(
@@ -203,9 +205,9 @@ class SamplingSearch(SearchTrainer):
 
         Raises ArchError at once if the model has nothing to search or nothing that can be exported.
         """
-        for name, number in (("n_candidates", n_candidates), ("candidate_images", candidate_images)):
-            if not isinstance(number, int) or number < 1:
-                raise ValueError(f"{name} must be a whole number from 1 up, got {number!r}")
+        n_candidates = check_whole("n_candidates", n_candidates, 1)
+        candidate_images = check_whole("candidate_images", candidate_images, 1)
+        check_callable("reward_function", reward_function)
         if not choices(self.model):
             raise ArchError("the model has nothing to search: build it with LayerChoice or InputChoice")
         describe(self.model, random_arch(self.model, seeded(0)))

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from nasedu.data.datasets import Transform, seeded
-from nasedu.errors import ArgumentError
+from nasedu.errors import ArgumentError, check_number, short
 from nasedu.search import hypergrad
 from nasedu.search.base import SearchTrainer
 from nasedu.search.device import Graphed
@@ -119,6 +119,11 @@ class DartsTrainer(SearchTrainer):
             checkpoint=checkpoint, checkpoint_every=checkpoint_every, callbacks=callbacks, progress=progress,
             precision=precision,
         )  # fmt: skip
+        check_number("arc_learning_rate", arc_learning_rate, 0)
+        if learning_rate is not None:
+            check_number("learning_rate", learning_rate, 0)
+        if relaxation is not None and not isinstance(relaxation, Softmax):
+            raise ArgumentError(f"relaxation is {short(relaxation)}; wanted a Softmax, or a subclass of it")
         self.unrolled, self.learning_rate = unrolled, learning_rate
         self.relaxation = (relaxation or Softmax()).of(model)
         alpha = self.relaxation.start(seeded(seed, 3))

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from nasedu.data.datasets import Transform, batch_at, seeded
+from nasedu.errors import ArgumentError, check_number, check_whole, short
 from nasedu.search.base import Reward, SamplingSearch
 from nasedu.search.controller import Controller
 from nasedu.search.decisions import InputPart, Sample
@@ -96,15 +97,20 @@ class EnasTrainer(SamplingSearch):
             checkpoint=checkpoint, checkpoint_every=checkpoint_every, callbacks=callbacks, progress=progress,
             precision=precision,
         )  # fmt: skip
+        for name, rate in (("entropy_weight", entropy_weight), ("skip_weight", skip_weight),
+                           ("baseline_decay", baseline_decay), ("ctrl_lr", ctrl_lr)):  # fmt: skip
+            check_number(name, rate, 0, 1 if name == "baseline_decay" else 1e6)
+        if ctrl_kwargs is not None and not isinstance(ctrl_kwargs, Mapping):
+            raise ArgumentError(f"ctrl_kwargs is {short(ctrl_kwargs)}; wanted arguments of Controller")
         self.judge_by(reward_function, n_candidates, candidate_images)
         self.controller = Controller.for_model(
             model, **{"generator": seeded(self.seed, 3), **(ctrl_kwargs or {})}
         )
-        for name, number in (("ctrl_steps", ctrl_steps), ("ctrl_steps_aggregate", ctrl_steps_aggregate)):
-            if not isinstance(number, int) or number < 1:
-                raise ValueError(f"{name} must be a whole number from 1 up, got {number!r}")
-        if not isinstance(child_epochs, int) or not 0 <= child_epochs <= num_epochs:
-            raise ValueError(f"child_epochs must be from 0 to num_epochs={num_epochs}, got {child_epochs!r}")
+        ctrl_steps = check_whole("ctrl_steps", ctrl_steps, 1)
+        ctrl_steps_aggregate = check_whole("ctrl_steps_aggregate", ctrl_steps_aggregate, 1, 10_000)
+        child_epochs = check_whole("child_epochs", child_epochs, 0, num_epochs)
+        if reward_images is not None:
+            check_whole("reward_images", reward_images, 0)
         if paired and ctrl_steps_aggregate < 2:
             raise ValueError("paired rewards compare samples: give ctrl_steps_aggregate=2 or more")
         if reward_images is not None and not (paired and 1 <= reward_images <= len(self.valid_half)):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nasedu.data.datasets import Transform, seeded
+from nasedu.errors import check_callable
 from nasedu.search.base import Candidate, Reward, SamplingSearch, reward_accuracy
 from nasedu.search.evaluation import Metrics
 from nasedu.search.fingerprint import described
@@ -72,6 +73,7 @@ class RandomSearch(SamplingSearch):
             precision=precision,
         )  # fmt: skip
         self.judge_by(reward_function, n_candidates, candidate_images)
+        check_callable("schedule", schedule, or_none=True)
         self.weight_sharing, self.schedule = weight_sharing, schedule
         if not weight_sharing:
             self._prepare_training_alone()

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from nasedu.data.datasets import Augment, Transform, batch_at, seeded
-from nasedu.data.images import DatasetError, ImageDataset, InMemory
-from nasedu.errors import check_number
+from nasedu.data.images import DatasetError, ImageDataset, InMemory, in_memory
+from nasedu.errors import check_callable, check_number
 from nasedu.search import fingerprint
 from nasedu.search.evaluation import Metrics, accuracy, evaluate, modes_kept, prefixed, told
 from nasedu.search.trainer import Trainer
@@ -76,6 +76,13 @@ class StandaloneTrainer(Trainer):
             checkpoint_every=checkpoint_every, callbacks=callbacks, progress=progress,
             precision=precision,
         )  # fmt: skip
+        dataset, valid = in_memory(dataset), in_memory(valid)
+        for name, function in (("loss", loss), ("augment", augment or None)):
+            check_callable(name, function, or_none=True)
+        check_callable("metrics", metrics)
+        check_callable("schedule", schedule)
+        check_number("auxiliary_weight", auxiliary_weight, 0)
+        check_number("drop_path", drop_path, 0, 1 - 1e-9)
         if len(dataset) < batch_size or not len(valid):
             raise DatasetError(
                 f"{len(dataset)} images give no batch of batch_size={batch_size}, or the {len(valid)} "

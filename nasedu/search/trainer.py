@@ -42,6 +42,31 @@ def watched() -> bool:
     return sys.stderr.isatty() or (python is not None and hasattr(python.get_ipython(), "kernel"))
 
 
+def device_of(device: Any) -> torch.device:
+    """The device of this name, None: `default_device()`. Raises ArgumentError for one that is not here."""
+    try:
+        made = torch.device(device) if device is not None else default_device()
+        torch.empty(0, device=made)  # the name of a device is taken for one that is not there, too
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+        raise ArgumentError(
+            f"device is {short(device)}; wanted 'cpu' or another one that is here: {reason}"
+        ) from error
+    return made
+
+
+def check_parts(model: Any, optimizer: Any, callbacks: Any, checkpoint: Any) -> None:
+    """Raise ArgumentError unless they are of the types that a trainer wants."""
+    if not isinstance(model, nn.Module):
+        raise ArgumentError(f"model is {short(model)}; wanted an nn.Module")
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise ArgumentError(f"optimizer is {short(optimizer)}; wanted one of torch.optim")
+    if not isinstance(callbacks, Sequence) or not all(map(callable, callbacks)):
+        raise ArgumentError(f"callbacks is {short(callbacks)}; wanted a list of functions")
+    if checkpoint is not None and not isinstance(checkpoint, str | os.PathLike):
+        raise ArgumentError(f"checkpoint is {short(checkpoint)}; wanted a path, or None")
+
+
 class Trainer:
     """The loop: `num_epochs` epochs of `steps_per_epoch` calls of `train_step`. Subclasses say what a
     step is.
@@ -86,7 +111,8 @@ class Trainer:
             log_frequency = check_whole("log_frequency", log_frequency, 0)
         if precision not in (None, "bf16"):
             raise ArgumentError(f'precision is {short(precision)}; wanted "bf16", or None: as the model is')
-        self.device = torch.device(device) if device is not None else default_device()
+        check_parts(model, optimizer, callbacks, checkpoint)
+        self.device = device_of(device)
         self.model, self.precision = channels_last(model.to(self.device)), precision
         check_optimizer(self.model, optimizer, scheduler)
         self.optimizer, self.scheduler = optimizer, scheduler

@@ -27,7 +27,8 @@ def value(dice: random.Random) -> object:
     more = [
         [], [1], {}, {"a": 1}, (1, 2), set(), [None, "x"], object(), Hostile(), int, len,
         lambda *a, **k: None, np.int64(2), np.float32(0.5), np.array([1, 2]), torch.tensor(2),
-        torch.tensor(float("nan")), torch.ones(2, 3), torch.zeros(0), nn.Identity(), Path("nowhere/x"), range(3), iter([1, 2]),
+        torch.tensor(float("nan")), torch.ones(2, 3), torch.zeros(0), nn.Identity(), Path("nowhere/x"),
+        range(3), iter([1, 2]),
     ]  # fmt: skip
     return dice.choice(SCALARS if dice.random() < 0.6 else more)
 

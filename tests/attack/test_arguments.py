@@ -169,7 +169,8 @@ def safe(x):
 
 TYPED = [
     "", "-1", "0", "1", "3", "9" * 400, "1e3", "1.5", "nan", "x", "\x00", "é", "--", "-", "$HOME", "a b", "'",
-    "/dev/null", ".", "..", "file/x.json", "x.json", "new/x.json", "shapes10", "cifar10", "empty", "darts", "enas", "loky",
+    "/dev/null", ".", "..", "file/x.json", "x.json", "new/x.json", "shapes10", "cifar10", "empty", "darts",
+    "enas", "loky",
     "a" * 300, "/proc/x.json", "~nobody/x", "\ud800",
 ]  # fmt: skip
 COMMANDS = ["run", "record", "truth", "study", "doctor", "x", ""]

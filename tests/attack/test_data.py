@@ -36,9 +36,9 @@ def image(dice):
     return Image.fromarray(pixels, "RGBA").convert(mode)
 
 
-def put(path, dice):
+def put(path, dice, share):
     """Write something named as an image."""
-    what = dice.random()
+    what = dice.random() if dice.random() < share else 0
     name = dice.choice(["x", "é ü", "a'b\"", "$HOME", "-x", "n" * 200]) + str(dice.randrange(100))
     path = path / f"{name}{dice.choice(['.png', '.PNG', '.jpg', '.jpeg'])}"
     made = image(dice)
@@ -74,14 +74,17 @@ def put(path, dice):
 
 
 def folder(root, dice):
+    share = dice.choice([0, 0.1, 0.5])  # of images that are odd
     for split in ("train", "test"):
         if dice.random() < 0.05:
             continue
-        for name in dice.choice([["a", "b"], ["a", "b"], ["a", "b"], ["a"], ["<script>", "é"], ["a", ".b", "c"]]):
+        for name in dice.choice(
+            [["a", "b"], ["a", "b"], ["a", "b"], ["a"], ["<script>", "é"], ["a", ".b", "c"]]
+        ):
             place = root / split / name
             place.mkdir(parents=True, exist_ok=True)
             for _ in range(dice.randint(0 if dice.random() < 0.1 else 1, 3)):
-                put(place, dice)
+                put(place, dice, share)
 
 
 def plainly(path, size):
@@ -117,7 +120,9 @@ def check_folder(pair, root, size, everything):
         assert len(wanted) == len(part)
         for pixels, label in zip(part.images.numpy().astype(int), part.labels.tolist(), strict=True):
             name = part.classes[label]
-            near = [i for i, (of, other) in enumerate(wanted) if of == name and abs(other - pixels).max() <= 1]
+            near = [
+                i for i, (of, other) in enumerate(wanted) if of == name and abs(other - pixels).max() <= 1
+            ]
             assert near, f"an image of {split}/{name} is none of the folder's"
             del wanted[near[0]]
 
@@ -147,7 +152,13 @@ def test_folders(tmp_path):
 
 def test_datasets():
     def item(dice):
-        x = dice.choice([Image.new("RGB", (4, 4), 9), torch.full((3, 4, 4), 9 / 255), torch.full((3, 4, 4), 9).byte()])
+        x = dice.choice(
+            [
+                Image.new("RGB", (4, 4), (9, 9, 9)),
+                torch.full((3, 4, 4), 9 / 255),
+                torch.full((3, 4, 4), 9).byte(),
+            ]
+        )
         return [dice.choice([x, value(dice)]) if dice.random() < 0.15 else x, dice.choice([0, 1, 2])]
 
     def one(seed):
@@ -173,10 +184,18 @@ def test_datasets():
 def archive(path, dice):
     """A .tar.gz, with members that want to be somewhere else."""
     names = [
-        f"{CIFAR10_FOLDER}/batch", "../out", "/tmp/nasedu-out", f"{CIFAR10_FOLDER}/../../out", "a/../../../out", "",
+        f"{CIFAR10_FOLDER}/batch", "../out", "/tmp/nasedu-out", f"{CIFAR10_FOLDER}/../../out",
+        "a/../../../out", "",
         f"{CIFAR10_FOLDER}", "..", "~/out", "\\\\out", "C:/out", "out\n",
     ]  # fmt: skip
-    kinds = [tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.DIRTYPE]
+    kinds = [
+        tarfile.REGTYPE,
+        tarfile.SYMTYPE,
+        tarfile.LNKTYPE,
+        tarfile.FIFOTYPE,
+        tarfile.CHRTYPE,
+        tarfile.DIRTYPE,
+    ]
     with tarfile.open(path, dice.choice(["w:gz", "w:gz", "w", "w:bz2"])) as tar:
         if dice.random() < 0.7:
             member = tarfile.TarInfo(f"{CIFAR10_FOLDER}/data")
