@@ -65,7 +65,7 @@ def check_number(
 
 def check_callable(name: str, value: Any, or_none: bool = False) -> None:
     """Raise ArgumentError unless it can be called, or is None where that means something."""
-    if not callable(value) and not (or_none and value is None):
+    if (not callable(value) or isinstance(value, type)) and not (or_none and value is None):
         raise ArgumentError(f"{name} is {short(value)}; wanted a function{', or None' if or_none else ''}")
 
 

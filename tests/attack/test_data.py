@@ -1,4 +1,4 @@
-"""Folders of odd images, odd datasets and odd archives: told, or read as a slow and obvious way reads them."""
+"""Folders of odd images, odd datasets and odd archives: told, or read as a slow and obvious way does."""
 
 import hashlib
 import io

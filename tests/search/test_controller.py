@@ -192,7 +192,7 @@ def test_decisions_that_cannot_be_are_told():
             controller.log_prob(torch.tensor([[wrong, 0, 0, 0, 0, 0, 0, 0]]))
     with pytest.raises(ValueError, match="more than limit"):
         Controller().all_decisions()
-    with pytest.raises(ValueError, match="skip_target is a share between 0 and 1, got 1"):
+    with pytest.raises(ValueError, match="skip_target is 1; wanted a number from"):
         Controller(skip_target=1)
 
 
