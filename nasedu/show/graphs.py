@@ -89,7 +89,7 @@ class CellDrawing:
     def svg(self) -> str:
         """The drawing as SVG text, with its words as the description that a screen reader reads."""
         boxes, curves, (width, height) = self._layout
-        title, words = html.escape(self.title), html.escape(self.words)
+        title, words = _text(self.title), _text(self.words)
         parts = [
             f'<svg xmlns="http://www.w3.org/2000/svg" width="{self.size[0]}" height="{self.size[1]}" '
             f'viewBox="0 0 {width:.0f} {height:.0f}" style="max-width:100%;height:auto" role="img" '
@@ -114,7 +114,7 @@ class CellDrawing:
         for box, (x, y) in zip(self.boxes, boxes, strict=True):
             lines = box.text.split("\n")
             parts.append(
-                f"<g>{f'<title>{html.escape(box.tip)}</title>' if box.tip else ''}"
+                f"<g>{f'<title>{_text(box.tip)}</title>' if box.tip else ''}"
                 f'<rect x="{x - box.width / 2:.1f}" y="{y - box.height / 2:.1f}" width="{box.width:.1f}" '
                 f'height="{box.height:.1f}" rx="{_radius(box):.1f}" fill="{box.fill}" stroke="{box.line}" '
                 f'stroke-width="{1 if box.faint else 2}"{_opacity(box.faint)}/>'
@@ -122,7 +122,7 @@ class CellDrawing:
             for i, line in enumerate(lines):
                 down = y + 0.35 * self.font + (i - (len(lines) - 1) / 2) * 1.2 * self.font
                 color = ' fill="#666666"' if box.faint else ""
-                said = _subscripts(html.escape(line), self.font)
+                said = _subscripts(_text(line), self.font)
                 parts.append(f'<text x="{x:.1f}" y="{down:.1f}"{color}>{said}</text>')
             parts.append("</g>")
         return "\n".join([*parts, "</svg>\n"])
@@ -296,6 +296,11 @@ def _with_head(spline: list[Point], arrow: Arrow) -> tuple[list[Point], list[Poi
 def text_width(lines: Sequence[str], font: float = FONT_SIZE) -> float:
     """Points, an even number, that the longest of `lines` needs in the widest of our fonts and some more."""
     return 2 * round(0.31 * font * max(map(len, lines)) + 8)
+
+
+def _text(text: str) -> str:
+    """Escaped for SVG, which has no control characters at all."""
+    return html.escape(re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]", "\ufffd", text))
 
 
 def _subscripts(text: str, font: float) -> str:

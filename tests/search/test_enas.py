@@ -213,12 +213,12 @@ def test_the_share_of_the_images_that_gives_rewards():
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        ({"child_epochs": 4}, "from 0 to num_epochs=3, got 4"),
-        ({"child_epochs": -1}, "got -1"),
+        ({"child_epochs": 4}, "child_epochs is 4; wanted a whole number from 0 to 3"),
+        ({"child_epochs": -1}, "child_epochs is -1"),
         ({"paired": True, "ctrl_steps_aggregate": 1}, "2 or more"),
         ({"reward_images": 8}, "belong to paired=True"),
         ({"paired": True, "reward_images": 33}, "at most the 32"),
-        ({"valid_share": 1.0}, "between 0 and 1, got 1.0"),
+        ({"valid_share": 1.0}, "valid_share is 1.0; wanted a number"),
         ({"valid_share": 0.1}, "parts of 58 and 6"),
     ],
 )
@@ -361,9 +361,9 @@ def test_history_lines_have_what_the_plots_need():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"ctrl_steps": 0}, "ctrl_steps must be a whole number from 1 up, got 0"),
-        ({"ctrl_steps_aggregate": 1.5}, "ctrl_steps_aggregate must be .* got 1.5"),
-        ({"n_candidates": 0}, "n_candidates must be"),
+        ({"ctrl_steps": 0}, "ctrl_steps is 0; wanted a whole number from 1 up"),
+        ({"ctrl_steps_aggregate": 1.5}, "ctrl_steps_aggregate is 1.5"),
+        ({"n_candidates": 0}, "n_candidates is 0"),
     ],
 )
 def test_wrong_numbers_are_told(wrong, message):

@@ -171,7 +171,15 @@ def test_bad_sizes_are_said(options, message):
         model = nn.Linear(2, 2)
         data, _ = get_dataset("shapes10", subset=64, input_size=8)
         with pytest.raises((ValueError, DatasetError), match=message):
-            Uniform(model, None, accuracy, torch.optim.SGD(model.parameters(), 0.1), 1, data, **options)
+            Uniform(
+                model,
+                nn.CrossEntropyLoss(),
+                accuracy,
+                torch.optim.SGD(model.parameters(), 0.1),
+                1,
+                data,
+                **options,
+            )
     else:
         with pytest.raises(ValueError, match=message):
             uniform(**options)
