@@ -9,17 +9,14 @@ from nasedu.space.ops import PRIMITIVES
 from nasedu.study import planted
 from nasedu.study.planted import plant
 
-SEEDS = range(5)
+SEEDS = range(2)
 
 
 def test_planted_operations_are_found():
-    lost = [
-        f"{op}, seed {seed}: {t.found}"
-        for op in PRIMITIVES
-        for seed in SEEDS
-        if (t := plant(op, seed)).found != op
-    ]
-    assert len(lost) <= 2, f"of 40 planted operations {len(lost)} were not found: {'; '.join(lost)}"
+    # The command plants five seeds of each; two of dil_conv_3x3 it does not find.
+    trials = [plant(op, seed) for op in PRIMITIVES for seed in SEEDS]
+    lost = [f"{trial.planted}: {trial.found}" for trial in trials if trial.found != trial.planted]
+    assert len(lost) <= 1, f"of {len(trials)} planted operations {len(lost)} were not found: {lost}"
 
 
 def test_a_path_starts_undecided_and_stays_a_softmax():
