@@ -252,7 +252,7 @@ def crc32(*tensors: Tensor) -> str:
     """Tell these tensors from others, one after the other: "crc32" and eight digits."""
     crc = 0
     for tensor in tensors:
-        crc = zlib.crc32(tensor.cpu().contiguous().numpy().data, crc)
+        crc = zlib.crc32(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().data, crc)
     return f"crc32 {crc:08x}"
 
 

@@ -9,6 +9,7 @@ import copy
 import hashlib
 import io
 import os
+import pickle
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor
 
 from nasedu.errors import NaseduError
-from nasedu.files import try_place, whole
+from nasedu.files import FileError, try_place, whole
 from nasedu.search.evaluation import Mean
 from nasedu.search.history import History
 
@@ -34,19 +35,27 @@ class CheckpointError(NaseduError, RuntimeError):
 
 def save(trainer: Any, path: str | os.PathLike[str]) -> None:
     """Write everything a resumed run needs to `path`: whole or not at all, even if killed in between."""
-    content = io.BytesIO()
-    torch.save(_state(trainer), content)
+    content = _content(trainer)
     line = f"\n{FORMAT} {VERSION} {hashlib.sha256(content.getbuffer()).hexdigest()}\n"
-    content.write(line.encode())
     with whole(path) as temporary:
-        temporary.write_bytes(content.getbuffer())
+        temporary.write_bytes(content.getvalue() + line.encode())
 
 
 def try_to_save(trainer: Any, path: str | os.PathLike[str]) -> None:
-    """Raises FileError if there is no room for a checkpoint at `path`, which stays as it is."""
-    state = trainer.model.state_dict().values()
-    weights = sum(tensor.nbytes for tensor in state if isinstance(tensor, Tensor))
-    try_place(path, 2**20 + 3 * weights)  # an optimizer keeps up to two numbers for each
+    """Raises FileError if there is no room for a checkpoint at `path`, which stays as it is.
+
+    And CheckpointError if this run keeps what could not be read again.
+    """
+    content = _content(trainer)
+    try:
+        torch.load(content, weights_only=True)
+    except pickle.UnpicklingError as error:
+        named = re.search(r"GLOBAL ([\w.]+)", str(error))
+        raise CheckpointError(
+            f"{path} could not be read again, since this run keeps {named[1] if named else error} in it; "
+            "give the trainer, its optimizer and scheduler plain numbers, as float(rate), texts and tensors"
+        ) from error
+    try_place(path, 2**20 + 3 * len(content.getbuffer()))  # an optimizer keeps up to two numbers a weight
 
 
 def load(trainer: Any, path: str | os.PathLike[str]) -> None:
@@ -66,6 +75,13 @@ def load(trainer: Any, path: str | os.PathLike[str]) -> None:
             f"{path} is no readable checkpoint ({type(error).__name__}: {error!s:.200}); {ANEW}"
         ) from error
     trainer.epoch, trainer.step, trainer.mean, trainer.history = state["epoch"], state["step"], mean, history
+
+
+def _content(trainer: Any) -> io.BytesIO:
+    content = io.BytesIO()
+    torch.save(_state(trainer), content)
+    content.seek(0)
+    return content
 
 
 def _state(trainer: Any) -> dict[str, Any]:
@@ -90,8 +106,8 @@ def _read(path: Path, device: torch.device) -> dict[str, Any]:
     """The content of the file, if it is what was written."""
     try:
         data = path.read_bytes()
-    except FileNotFoundError:
-        raise
+    except FileNotFoundError as error:
+        raise FileError(f"there is no checkpoint {path}: give the path of one") from error
     except OSError as error:
         raise CheckpointError(f"{path} can't be read: {error.strerror}; give another path") from error
     line = re.search(rf"\n{FORMAT} (\d+) ([0-9a-f]{{64}})\n\Z".encode(), data[-SIZE_OF_LINE:])
@@ -141,8 +157,8 @@ def _check(trainer: Any, state: Any) -> None:
     if not isinstance(state["config"], dict):
         raise CheckpointError(f"does not say of which run it is ({state['config']!r:.80}); {ANEW}")
     mine, theirs = dict(_leaves(ours["config"])), dict(_leaves(state["config"]))
-    saved = {key: value for key, value in theirs.items() if key not in mine or mine[key] != value}
-    wanted = {key: value for key, value in mine.items() if key not in theirs or theirs[key] != value}
+    saved = {key: value for key, value in theirs.items() if key not in mine or not _same(mine[key], value)}
+    wanted = {key: value for key, value in mine.items() if key not in theirs or not _same(theirs[key], value)}
     if saved or wanted:
         raise CheckpointError(
             f"belongs to another run: it has {saved or 'nothing else'!s:.1000}, this run has "

@@ -57,8 +57,11 @@ def described(value: Any, depth: int = 4) -> Any:
     Of a function its name, of one without a name its code and the numbers, texts and functions it was made
     with; of an object its class and its attributes.
     """
-    if value is None or isinstance(value, bool | int | float | str):
+    if value is None or isinstance(value, bool):
         return value
+    for plain in (int, float, str):
+        if isinstance(value, plain):
+            return plain(value)  # a float of NumPy could not be read from a checkpoint
     if isinstance(value, type):
         return value.__qualname__
     if isinstance(value, Tensor):

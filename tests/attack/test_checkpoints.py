@@ -251,6 +251,7 @@ def test_forged_states_with_a_right_checksum(victim):
         (lambda s: s.update(epoch=10**9), "is at epoch 1000000000; this run has 0 to 3"),
         (lambda s: s.update(step=10**9), "is at step 1000000000; this run has 0 to "),
         (lambda s: s.update(epoch=-1), "is at epoch -1"),
+        (lambda s: s["config"]["augment"].update(flip=1), "it has .'augment.flip': 1., this run has .*True"),
         (lambda s: s.update(epoch=True), "is at epoch True"),
         (lambda s: s.update(epoch=1), "is at epoch 1, but its history has 2 lines"),
         (lambda s: s.pop("optimizer"), "wants the parts config, epoch, .*and has"),

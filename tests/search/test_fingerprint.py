@@ -5,12 +5,14 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from nasedu import DartsTrainer, EnasTrainer, accuracy, get_dataset, reward_accuracy
-from nasedu.data import Augment
+from nasedu.data import Augment, crc32
+from nasedu.files import FileError
 from nasedu.search import CheckpointError, StandaloneTrainer, fingerprint, one_cycle
 from nasedu.space import SmallCNN
 
@@ -228,6 +230,25 @@ def test_a_list_that_a_function_fills_does_not_make_it_another():
     before = fingerprint.described(loss)
     seen.append(2)
     assert fingerprint.described(loss) == before
+
+
+def test_a_rate_that_could_not_be_read_again_is_told_at_the_start(tmp_path):
+    trainer = make(rates={"lr": np.float64(0.05)}, scheduled=False, checkpoint=tmp_path / "run.pt")
+    trainer.train_step = None  # would fail if called
+    with pytest.raises(CheckpointError, match=r"run.pt could not be read again.*keeps numpy.*float\(rate\)"):
+        trainer.fit()
+    assert type(trainer.config()["optimizer"]["lr"]) is float and list(tmp_path.iterdir()) == []
+
+
+def test_a_checkpoint_that_is_not_there_is_told(tmp_path):
+    with pytest.raises(FileError, match="there is no checkpoint .*run.pt: give the path of one"):
+        make().load(tmp_path / "run.pt")
+
+
+def test_numbers_of_half_precision_have_a_checksum():
+    x = torch.arange(4.0)
+    assert crc32(x.bfloat16()) != crc32(x.half()) != crc32(x) == "crc32 25601b8b"
+    assert crc32(torch.tensor(1.0), x[:0]) == crc32(torch.tensor([1.0]))
 
 
 def test_the_rate_is_that_of_the_start():
