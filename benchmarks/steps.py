@@ -286,6 +286,7 @@ def sides(given: argparse.Namespace) -> dict[str, Callable[[], Any]]:
         "reference": lambda: Reference(given),
     }
     left_out = [name for name, asked in (("NNI", given.peer2), ("reference", given.peer)) if not asked]
+    left_out += given.leave_out
     return {name: make for name, make in found.items() if name not in left_out}
 
 
@@ -393,8 +394,10 @@ def measure(given: argparse.Namespace, arguments: Sequence[str]) -> Measured:
     seconds, memory, work = {}, {}, {}
     for kind in given.kinds:
         steps = {name: step for name, side in of.items() if (step := side.step(kind)) is not None}
-        rounds, warm_up = (max(1, given.rounds // 3), 1) if kind == EPOCH else (given.rounds, 2)
-        seconds[kind] = take_turns(steps, rounds, warm_up)
+        rounds = max(1, given.rounds // 3) if kind == EPOCH else given.rounds
+        seconds[kind] = take_turns(steps, rounds)
+        said = ", ".join(f"{name} {spread(seconds[kind][name])}" for name in steps)
+        print(f"{kind}: {said}", file=sys.stderr, flush=True)  # a run that is ended has said something
         if kind != EPOCH:
             work[kind] = counted(next(iter(steps.values())))
         del steps
@@ -419,6 +422,9 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--data", default="shapes10", help="or cifar10, or an image folder")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--kinds", nargs="+", default=KINDS, choices=KINDS, metavar="KIND")
+    parser.add_argument(
+        "--leave-out", nargs="+", default=[], metavar="SIDE", help="such as 'nasedu readable'"
+    )
     parser.add_argument("--no-memory", dest="memory", action="store_false")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--precision", help="bf16; only our sides know it, as the next two")
