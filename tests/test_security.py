@@ -63,8 +63,8 @@ def test_names_and_titles_are_text_in_a_drawing(name):
         assert "<script" not in text.lower() and "<!ENTITY" not in text
     tree = ElementTree.fromstring(drawn.svg)  # well-formed: no tag, no entity came of it
     assert {element.tag.split("}")[1] for element in tree.iter()} <= {
-        "svg", "title", "desc", "g", "path", "text", "tspan", "rect", "circle", "ellipse", "polygon", "line", "a",
-        "style"
+        "svg", "title", "desc", "g", "path", "text", "tspan", "rect", "circle", "ellipse", "polygon",
+        "line", "a", "style",
     }  # fmt: skip
 
 
