@@ -86,6 +86,14 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return 0 (done), 2 (an error, told in a line) or 130 (stopped by Ctrl-C)."""
+    for text in sys.argv[1:] if arguments is None else arguments:
+        if any(
+            c == "\0" or "\ud800" <= c < "\udc80" for c in text
+        ):  # neither a path nor a name can have these
+            print(
+                f"nasedu: {text!r:.80} has characters that no name can have; type it again", file=sys.stderr
+            )
+            return 2
     given = parser().parse_args(arguments)
     if given.command == "doctor":
         return doctor.main()

@@ -69,6 +69,12 @@ def check_callable(name: str, value: Any, or_none: bool = False) -> None:
         raise ArgumentError(f"{name} is {short(value)}; wanted a function{', or None' if or_none else ''}")
 
 
+def check_flag(name: str, value: Any, or_none: bool = False) -> None:
+    """Raise ArgumentError unless it is True or False, or None where that means something."""
+    if not isinstance(value, bool) and not (or_none and value is None):
+        raise ArgumentError(f"{name} is {short(value)}; wanted True or False{', or None' if or_none else ''}")
+
+
 def parsed(text: str, what: str, error: type[NaseduError]) -> Any:
     """What strict JSON text says: no NaN, and no number that a float can't hold. Raises `error`.
 

@@ -355,6 +355,10 @@ def read_folder(
     source = f"image folder {root}"
     if at_most and not (root / "test").exists():
         order = balanced_order(labels, seed)
+        if len(order) < 5:
+            raise DatasetError(
+                f"{root} has {len(order)} images and no test/; wanted 5 or more, to hold one out"
+            )
         held, rest = order[: len(order) // 5], order[len(order) // 5 :]
         test_files, test_labels, test_classes = [files[i] for i in held], [labels[i] for i in held], classes
         files, labels = [files[i] for i in rest], [labels[i] for i in rest]

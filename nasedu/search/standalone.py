@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nasedu.data.datasets import Augment, Transform, batch_at, seeded
 from nasedu.data.images import DatasetError, ImageDataset, InMemory, in_memory
-from nasedu.errors import check_callable, check_number
+from nasedu.errors import ArgumentError, check_callable, check_number, short
 from nasedu.search import fingerprint
 from nasedu.search.evaluation import Metrics, accuracy, evaluate, modes_kept, prefixed, told
 from nasedu.search.trainer import Trainer
@@ -80,6 +80,9 @@ class StandaloneTrainer(Trainer):
         for name, function in (("loss", loss), ("augment", augment or None)):
             check_callable(name, function, or_none=True)
         check_callable("metrics", metrics)
+        matrices = arch.values() if isinstance(arch, Mapping) else [arch]
+        if arch is not None and not all(isinstance(matrix, Tensor) for matrix in matrices):
+            raise ArgumentError(f"arch is {short(arch)}; wanted a dict, label -> matrix, or None")
         check_callable("schedule", schedule)
         check_number("auxiliary_weight", auxiliary_weight, 0)
         check_number("drop_path", drop_path, 0, 1 - 1e-9)

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nasedu.errors import ArgumentError, check_whole, short
+from nasedu.errors import ArgumentError, check_flag, check_whole, short
 from nasedu.space import fast
 from nasedu.space.choice import Arch, LayerChoice, check_weights
 from nasedu.space.fast_ops import FactorizedReduce
@@ -178,6 +178,9 @@ class Cell(nn.Module):
         super().__init__()
         check_sizes(c_prev_prev=c_prev_prev, c_prev=c_prev, channels=channels, n_nodes=n_nodes)
         check_ops(ops)
+        for name, flag in (("reduction", reduction), ("reduction_prev", reduction_prev)):
+            check_flag(name, flag)
+        check_flag("fast", fast, or_none=True)
         self.n_nodes, self.partial, self.fast = n_nodes, partial, fast
         self.label = "reduce" if reduction else "normal"
         self.preprocess = preprocess_of(c_prev_prev, c_prev, channels, reduction_prev, affine=False)

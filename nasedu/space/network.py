@@ -8,7 +8,7 @@ import functools
 import torch
 from torch import Tensor, nn
 
-from nasedu.errors import ArgumentError, short
+from nasedu.errors import ArgumentError, check_flag, short
 from nasedu.space.cells import check_images, check_sizes, preprocess_of, stack_of, stem_of
 from nasedu.space.choice import choices
 from nasedu.space.genotype import Genotype, GenotypeError
@@ -46,6 +46,8 @@ class DerivedCell(nn.Module):
         super().__init__()
         check_sizes(c_prev_prev=c_prev_prev, c_prev=c_prev, channels=channels)
         check_genotype(genotype)
+        for name, flag in (("reduction", reduction), ("reduction_prev", reduction_prev)):
+            check_flag(name, flag)
         self.preprocess = preprocess_of(c_prev_prev, c_prev, channels, reduction_prev, affine=True)
         self.nodes = genotype.reduce if reduction else genotype.normal
         self.ops = nn.ModuleList(
@@ -101,6 +103,7 @@ class Network(nn.Module):
     ):
         super().__init__()
         check_genotype(genotype)
+        check_flag("auxiliary", auxiliary)
         check_sizes(
             channels=channels, n_classes=n_classes, in_channels=in_channels, stem_multiplier=stem_multiplier
         )
