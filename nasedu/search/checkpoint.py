@@ -215,7 +215,7 @@ def _alike(ours: Any, theirs: Any, where: str) -> None:
     elif type(ours) in (int, float):
         fits = type(theirs) in (int, float) and abs(theirs) < float("inf")
     else:
-        fits = ours is None or type(ours) is type(theirs)
+        fits = type(ours) is type(theirs)
     if not fits:
         raise CheckpointError(f"holds {where}differs: {_said(theirs)}, and here {_said(ours)}; {ANEW}")
 
