@@ -253,7 +253,9 @@ class NniCell(nn.Module):
     def forward(self, s0: Tensor, s1: Tensor) -> Tensor:
         states, row = [self.preprocess[0](s0), self.preprocess[1](s1)], iter(self.edges)
         for choice in self.inputs:
-            states.append(choice([next(row)(state) for state in states]))
+            terms = [next(row)(state) for state in states]
+            mixed = choice(terms)  # of ENAS's sample the number 0, where no input is chosen
+            states.append(mixed if isinstance(mixed, Tensor) else 0 * terms[0])
         return torch.cat(states[2:], dim=1)
 
 
