@@ -73,7 +73,7 @@ class SearchTrainer(Trainer):
         self.grad_clip = check_number("grad_clip", grad_clip, 0)
         check_callable("loss", loss)
         check_callable("metrics", metrics)
-        check_callable("augment", augment or None, or_none=True)
+        check_callable("augment", None if augment is False else augment, or_none=True)
         data = in_memory(dataset)
         valid_share = check_number("valid_share", valid_share, 1e-9, 1 - 1e-9)
         half = len(data) - round(valid_share * len(data) + 1e-9)  # of an odd number the smaller half

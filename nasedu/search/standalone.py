@@ -77,7 +77,7 @@ class StandaloneTrainer(Trainer):
             precision=precision,
         )  # fmt: skip
         dataset, valid = in_memory(dataset), in_memory(valid)
-        for name, function in (("loss", loss), ("augment", augment or None)):
+        for name, function in (("loss", loss), ("augment", None if augment is False else augment)):
             check_callable(name, function, or_none=True)
         check_callable("metrics", metrics)
         matrices = arch.values() if isinstance(arch, Mapping) else [arch]
