@@ -25,9 +25,9 @@ Loss = Callable[[dict[str, Tensor], dict[str, Tensor]], Tensor]
 class AsFunction:
     """A model as a function of its weights and buffers, as `torch.func.functional_call` makes one.
 
-    That looks each of a supernet's 2,600 tensors up by its name, in each call, which is a tenth of the time
-    of a search step. Here one walk finds their places, for all calls of a step. A tensor that has several
-    places has the first one's name, as in `named_parameters`.
+    That looks each of a supernet's 2,600 tensors up by its name, in each call. Here one walk finds their
+    places, for all calls of a step. A tensor that has several places has the first one's name, as in
+    `named_parameters`.
     """
 
     def __init__(self, model: nn.Module):
