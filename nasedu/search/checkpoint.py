@@ -134,9 +134,12 @@ def _read(path: Path, device: torch.device) -> dict[str, Any]:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             parts = archive.infolist()
-        # torch writes its parts as they are; packed ones could be of any size.
-        if any(p.compress_type for p in parts) or sum(p.file_size for p in parts) > len(content):
-            raise ValueError("packed parts")
+            # torch writes its parts as they are; packed ones could be of any size.
+            if any(p.compress_type for p in parts) or sum(p.file_size for p in parts) > len(content):
+                raise ValueError("packed parts")
+            # Of a part that is shorter than it says torch takes whatever lies in memory.
+            if broken := archive.testzip():
+                raise ValueError(f"a broken part, {broken}")
         state: dict[str, Any] = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
     except Exception as error:  # torch.load raises many kinds for a broken file
         raise CheckpointError(

@@ -378,6 +378,15 @@ def test_packed_parts_are_refused_before_they_are_unpacked(victim):
         victim.trainer.load(victim.path)
 
 
+def test_a_part_that_is_not_what_was_written_is_refused_though_the_file_adds_up(victim):
+    with zipfile.ZipFile(io.BytesIO(victim.content)) as archive:
+        data = bytearray(victim.content)
+        data[archive.getinfo("archive/data/0").header_offset + 200] ^= 1  # past its name, which is padded
+    victim.path.write_bytes(sealed(bytes(data)))
+    with pytest.raises(checkpoint.CheckpointError, match="a broken part, archive/data/0"):
+        victim.trainer.load(victim.path)
+
+
 def test_a_folder_is_told(victim, tmp_path):
     with pytest.raises(checkpoint.CheckpointError, match="can't be read.*Is a directory"):
         victim.trainer.load(tmp_path)
