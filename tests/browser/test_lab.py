@@ -14,12 +14,29 @@ import urllib.request
 import nbformat
 import pytest
 
-from conftest import ALL, ROOT
+from conftest import ALL, COUNTS, ROOT
 
 pytestmark = pytest.mark.skipif(not ALL, reason="JupyterLab takes a minute to look at: make browser")
 
 # Three small ones; all of them run, in the ci profile.
 NOTEBOOKS = ["solutions/00_start_here", "solutions/04_the_mixed_edge", "solutions/08_the_enas_controller"]
+SEARCH = (
+    """
+import torch
+from torch import nn
+from nasedu import CNN, DartsTrainer, accuracy, get_dataset, show
+
+live = show.LiveCurves()
+live
+""",
+    """
+images, _ = get_dataset("shapes10", subset=128, input_size=8)
+model = CNN(8, 3, 2, 10, 3, n_nodes=2)
+sgd = torch.optim.SGD(model.parameters(), 0.025)
+search = DartsTrainer(model, nn.CrossEntropyLoss(), accuracy, sgd, 3, images, batch_size=8, callbacks=[live])
+search.fit();
+""",
+)
 EXPLORER = "from nasedu.show import xi_explorer\n\nxi_explorer(start=0.2)"
 
 
@@ -31,8 +48,9 @@ def lab(tmp_path_factory):
     for name in NOTEBOOKS:
         shutil.copy(ROOT / "notebooks" / f"{name}.ipynb", folder / f"{name.replace('/', '-')}.ipynb")
     kernel = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
-    cells = [nbformat.v4.new_code_cell(EXPLORER)]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), folder / "explorer.ipynb")
+    for name, sources in {"explorer": [EXPLORER], "search": SEARCH}.items():
+        cells = [nbformat.v4.new_code_cell(source.strip()) for source in sources]
+        nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), folder / f"{name}.ipynb")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -96,8 +114,30 @@ def test_jupyterlab_runs_a_notebook(chromium, lab, name):
     code = [cell for cell in saved.cells if cell.cell_type == "code"]
     assert all(cell.execution_count for cell in code)
     assert not [out for cell in code for out in cell.outputs if out.output_type == "error"]
+    COUNTS["notebooks run in JupyterLab"] += 1
     assert not seen.elsewhere, seen.elsewhere
     assert not [error for error in seen.errors if error.startswith("uncaught")], seen.errors
+
+
+def test_a_search_shows_a_bar_and_its_live_view_from_the_first_second(chromium, lab):
+    address, folder = lab
+    page, _ = opened(chromium, address, "search")
+    page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }")
+    picture = page.wait_for_selector(".jp-OutputArea img", timeout=60_000)
+    first = picture.get_attribute("src")
+    # tqdm writes its spaces as wide as a figure
+    page.wait_for_function(r"/epoch\s\d\sof\s3/.test(document.body.innerText)", timeout=60_000)
+    page.wait_for_function(r"/epoch\s3\sof\s3/.test(document.body.innerText)", timeout=120_000)
+    page.wait_for_function(
+        "old => document.querySelector('.jp-OutputArea img').getAttribute('src') !== old", arg=first
+    )
+    page.wait_for_function("document.body.innerText.includes('24/24')", timeout=120_000)
+    assert "train_loss=" in page.inner_text(".jp-NotebookPanel")
+    page.evaluate("window.jupyterapp.commands.execute('docmanager:save').then(() => true)")
+    page.close()
+    saved = nbformat.read(folder / "search.ipynb", as_version=4)
+    (shown,) = saved.cells[0].outputs
+    assert "training loss" in shown.data["text/plain"], "the file keeps the last picture"
 
 
 def test_a_slider_moves_and_a_reopened_notebook_shows_its_picture(chromium, lab):
