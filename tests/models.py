@@ -3,7 +3,17 @@
 import torch
 from torch import nn
 
-from nasedu import CNN, Genotype, InputChoice, LayerChoice, Network
+from nasedu import (
+    CNN,
+    DartsTrainer,
+    Genotype,
+    InputChoice,
+    LayerChoice,
+    Network,
+    accuracy,
+    get_dataset,
+)
+from nasedu.space import SmallCNN
 from nasedu.space.genotype import edges
 
 
@@ -46,3 +56,22 @@ def derived_with_the_weights_of(model: CNN, genotype: Genotype, n_layers: int) -
         pairs = [(op, row_of[src, node]) for node, ps in enumerate(derived.nodes, start=2) for op, src in ps]
         derived.ops = nn.ModuleList(cell.edges[row].layers[op] for op, row in pairs)
     return network
+
+
+def small_darts(channels: int, images: int, **options) -> DartsTrainer:
+    """A search of the small space by DARTS, on shapes10 of 8x8 pixels, in batches of 8, on one thread."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    model = SmallCNN(channels)
+    data, _ = get_dataset("shapes10", subset=(images, 10), input_size=8)
+    return DartsTrainer(
+        model=model,
+        loss=nn.CrossEntropyLoss(),
+        metrics=accuracy,
+        optimizer=torch.optim.SGD(model.parameters(), 0.05, momentum=0.9),
+        dataset=data,
+        batch_size=8,
+        device="cpu",
+        progress=False,
+        **options,
+    )

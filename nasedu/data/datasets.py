@@ -55,7 +55,7 @@ class Augment:
         self.crop_padding = check_whole("crop_padding", crop_padding, 0, MAX_PIXELS, DatasetError)
         self.cutout = check_whole("cutout", cutout, 0, MAX_PIXELS, DatasetError)
         self.flip = flip
-        colours = len(fill) if isinstance(fill, Sequence) or getattr(fill, "ndim", 0) else 3
+        colours = len(fill) if isinstance(fill, Sequence) or getattr(fill, "ndim", 0) > 0 else 3
         self.fill = torch.tensor(of_channels("fill", fill, colours, 0, 1))
 
     def __call__(self, x: Tensor, generator: Generator | None = None) -> Tensor:

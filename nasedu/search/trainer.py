@@ -299,17 +299,16 @@ class Trainer:
         for numbers in self.watch.read():
             self.mean.add({name: value for name, value in numbers.items() if not is_norm(name)})
 
-    def check_sound(self, **measured: Any) -> None:
-        """Raise DivergedError if what the steps change, or a number of `measured`, is not finite."""
-        lr = self.optimizer.param_groups[0]["lr"]
-        check_sound(self._where(), {**self.learned(), **measured}, lr)
+    def check_sound(self) -> None:
+        """Raise DivergedError if what the steps change is not finite."""
+        check_sound(self._where(), self.learned(), self.optimizer.param_groups[0]["lr"])
 
     def _finish_epoch(self, bar: tqdm) -> None:
         self._read()
         self.check_sound()
         line = {"epoch": self.epoch + 1, "lr": self.optimizer.param_groups[0]["lr"]}
         line |= {**self.mean.value(), **self.end_epoch()}
-        self.check_sound(measured=line)
+        check_sound(self._where(), {"measured": line}, line["lr"])
         self.history.epochs.append(line)
         self.epoch, self.step, self.mean = self.epoch + 1, 0, Mean()
         if self.scheduler is not None:

@@ -7,14 +7,13 @@ from dataclasses import replace
 import pytest
 import torch
 from faults import KINDS, failing
+from models import small_darts
 from rule import is_told
-from torch import nn
 
 import nasedu.files
-from nasedu import DartsTrainer, Genotype, History, accuracy, draw_cell, get_dataset
+from nasedu import Genotype, History, draw_cell
 from nasedu.data import download
 from nasedu.show import alpha_heatmap, learning_curves, page
-from nasedu.space import SmallCNN
 from nasedu.study import record, truth
 from nasedu.study.recipe import Recipe
 from nasedu.study.record import Record, conduct
@@ -26,25 +25,8 @@ RECIPE = Recipe(pixels=8, images=8, channels=2, layers=0, epochs=1, batch_size=4
 RECORD = Record("squares", RECIPE, "no data", "make squares")
 
 
-def darts(checkpoint=None, **options):
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    model = SmallCNN(2)
-    data, _ = get_dataset("shapes10", subset=(32, 10), input_size=8)
-    return DartsTrainer(
-        model=model,
-        loss=nn.CrossEntropyLoss(),
-        metrics=accuracy,
-        optimizer=torch.optim.SGD(model.parameters(), 0.05, momentum=0.9),
-        num_epochs=2,
-        dataset=data,
-        batch_size=8,
-        device="cpu",
-        progress=False,
-        checkpoint=checkpoint,
-        checkpoint_every=1,
-        **options,
-    )
+def darts(checkpoint=None):
+    return small_darts(2, 32, num_epochs=2, checkpoint=checkpoint, checkpoint_every=1)
 
 
 def of_a_run(path):

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 import pytest
 import torch
 from killing import assert_same, stopped_and_resumed
-from torch import nn
+from models import small_darts
 
-from nasedu import DartsTrainer, LayerChoice, accuracy, get_dataset
+from nasedu import DartsTrainer, LayerChoice
 from nasedu.search import Softmax, gumbel
-from nasedu.space import Sampled, SmallCNN
+from nasedu.space import Sampled
 
 
 @dataclass
@@ -61,25 +61,8 @@ class Fewer(Softmax):
 
 
 def search(relaxation, checkpoint=None, **options) -> DartsTrainer:
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    model = SmallCNN(4)
-    data, _ = get_dataset("shapes10", subset=(64, 10), input_size=8)
-    return DartsTrainer(
-        model=model,
-        loss=nn.CrossEntropyLoss(),
-        metrics=accuracy,
-        optimizer=torch.optim.SGD(model.parameters(), 0.05, momentum=0.9),
-        num_epochs=4,
-        dataset=data,
-        batch_size=8,
-        arc_learning_rate=0.05,
-        progress=False,
-        device="cpu",
-        relaxation=relaxation,
-        checkpoint=checkpoint,
-        **options,
-    )
+    given = {"relaxation": relaxation, "checkpoint": checkpoint, **options}
+    return small_darts(4, 64, num_epochs=4, arc_learning_rate=0.05, **given)
 
 
 def operations_run(trainer) -> list[Counter]:
