@@ -136,9 +136,16 @@ ENAS = {
     "baseline_decay": ({"baseline_decay": 0.9}, "'baseline_decay': 0.999", "'baseline_decay': 0.9"),
     "reward": ({"reward_function": lambda output, target: 1.0}, "reward_accuracy'", "code"),
     "entropy_weight": ({"entropy_weight": 0.1}, "'entropy_weight': 0.0001", "'entropy_weight': 0.1"),
+    "skip_weight": ({"skip_weight": 0.1}, "'skip_weight': 0.8", "'skip_weight': 0.1"),
+    "ctrl_steps": ({"ctrl_steps": 5}, "'ctrl_steps': ", "'ctrl_steps': 5"),
+    "samples": ({"ctrl_steps_aggregate": 5}, "'ctrl_steps_aggregate': ", "'ctrl_steps_aggregate': 5"),
+    "child_epochs": ({"child_epochs": 1}, "'child_epochs': 0", "'child_epochs': 1"),
+    "paired": ({"paired": True}, "'paired': False", "'paired': True"),
+    "reward_images": ({"paired": True, "reward_images": 4}, "'reward_images': 8", "'reward_images': 4"),
 }  # fmt: skip
 ALONE = {
     "schedule": ({"schedule": one_cycle}, "'schedule': 'nasedu.*cosine'", "'schedule': 'nasedu.*one_cycle'"),
+    "auxiliary_weight": ({"auxiliary_weight": 0.2}, "'auxiliary_weight': 0.4", "'auxiliary_weight': 0.2"),
     "arch": ({"arch": {"cell": torch.eye(5)[[1, 1, 1]]}}, "'arch.cell'", "'arch.cell'"),
 }
 VARIANTS = [
