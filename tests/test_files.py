@@ -25,6 +25,19 @@ def test_a_file_appears_when_all_of_it_is_there(tmp_path):
     assert (tmp_path / "a.txt").read_text() == "all of it" and names(tmp_path) == ["a.txt"]
 
 
+@pytest.mark.skipif(os.name != "posix", reason="a folder can't be synced here")
+def test_the_file_and_then_its_name_are_on_the_disk(tmp_path, monkeypatch):
+    synced, real = [], os.fsync
+
+    def noted(number):
+        synced.append((os.fstat(number).st_ino, (tmp_path / "a.txt").exists()))
+        real(number)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    save_text(tmp_path / "a.txt", "all of it")
+    assert synced == [(os.stat(tmp_path / "a.txt").st_ino, False), (os.stat(tmp_path).st_ino, True)]
+
+
 def test_what_goes_wrong_leaves_the_old_file_and_nothing_else(tmp_path):
     (tmp_path / "a.txt").write_text("old")
     with pytest.raises(KeyboardInterrupt), whole(tmp_path / "a.txt") as temporary:

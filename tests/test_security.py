@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-from nasedu import DartsTrainer, Genotype, NaseduError, accuracy, get_dataset
+from nasedu import PUBLISHED, DartsTrainer, Genotype, NaseduError, accuracy, get_dataset
 from nasedu.show import draw_cell
+from nasedu.show.page import Judged, write
 from nasedu.space import SmallCNN
 
 ROOT = Path(__file__).parent.parent
@@ -66,6 +67,13 @@ def test_names_and_titles_are_text_in_a_drawing(name):
         "svg", "title", "desc", "g", "path", "text", "tspan", "rect", "circle", "ellipse", "polygon",
         "line", "a", "style",
     }  # fmt: skip
+
+
+def test_names_and_titles_are_text_in_a_page(tmp_path):
+    cell = PUBLISHED["DARTS_V2"]
+    judged = [Judged(name, cell, (0.5, 0.6), (0.4, 0.7), 10) for name in (TAG, f"blind {TAG}")]
+    page = write(tmp_path, TAG, {TAG: TAG}, [TAG], judged, []).read_text()
+    assert "<script" not in page.lower() and page.count("&lt;script") >= 6
 
 
 def test_no_text_that_is_read_is_ever_evaluated():

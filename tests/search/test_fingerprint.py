@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from nasedu import DartsTrainer, EnasTrainer, accuracy, get_dataset, reward_accuracy
+from nasedu import PUBLISHED, DartsTrainer, EnasTrainer, Network, accuracy, get_dataset, reward_accuracy
 from nasedu.data import Augment, crc32
 from nasedu.files import FileError
 from nasedu.search import CheckpointError, StandaloneTrainer, fingerprint, one_cycle
@@ -172,6 +172,16 @@ def test_another_run_is_refused_and_the_message_says_what_differs(saved, method,
     trainer = make(method, **options)
     with pytest.raises(CheckpointError, match=f"another run: it has .*{there}.* this run has .*{here}"):
         trainer.load(saved / method.kind)
+
+
+def test_another_drop_path_is_refused(tmp_path):
+    def network(drop_path):
+        model = Network(PUBLISHED["DARTS_V2"], 2, 10, 3)
+        return make(StandaloneTrainer, model=model, arch=None, drop_path=drop_path)
+
+    network(0.0).save(tmp_path / "run.pt")
+    with pytest.raises(CheckpointError, match="it has {'drop_path': 0.0}, this run has {'drop_path': 0.1}"):
+        network(0.1).load(tmp_path / "run.pt")
 
 
 @pytest.mark.parametrize("method", OWN, ids=lambda method: method.kind)

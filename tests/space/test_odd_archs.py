@@ -152,6 +152,11 @@ def test_images_that_do_not_fit_are_told(name):
     for x in (images()[0], images()[:, :1], images()[:0], None, images().numpy(), "x"):
         with pytest.raises(NaseduError, match=r"wanted images of shape \(B, 3, .*, got"):
             call(x)
+    if name in ("small", "network"):  # these take any size
+        assert len(call(torch.rand(2, 3, 16, 16))) == 2
+    else:
+        with pytest.raises(NaseduError, match=r"wanted images of shape \(B, 3, 8, 8\), got .*16, 16"):
+            call(torch.rand(2, 3, 16, 16))
     for x in (images().double(), (images() * 255).byte(), images().half()):
         with pytest.raises(
             NaseduError, match=rf"images are of {x.dtype}, the model of torch.float32; use x.to"
