@@ -279,6 +279,10 @@ def test_channels_last_and_single_precision_change_rounding_only():
     torch.testing.assert_close(again.double(), logits, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.skipif(
+    torch.__version__.startswith("2.6.") and torch.version.cuda is not None and not torch.cuda.is_available(),
+    reason="torch 2.6 built for CUDA asks the driver even for tensors without content, and there is none",
+)
 @pytest.mark.parametrize("training", [True, False])
 def test_nothing_is_made_on_another_device(training):
     # Tensors without content that claim to be on a GPU: an operation across devices raises.
