@@ -59,6 +59,46 @@ def test_words_without_a_figure_go_on_below_each_other_and_an_exercise_does_not_
     ]
 
 
+def test_a_task_stands_there_whole_and_what_follows_it_belongs_to_the_section(tmp_path):
+    task = (
+        "### Exercise 1.1 · Do\n\nDo this. "
+        + "It has to hold for every cell, and it has to hold at once. " * 3
+    )
+    printed = [new_output("stream", text="3 edges\n")]
+    made = slides(
+        cell(new_markdown_cell, "## 1 · Edges\n\nFirst.", "slide"),
+        cell(new_markdown_cell, task, "subslide"),
+        cell(new_code_cell, "def mine(): ..."),
+        cell(new_code_cell, "def answer(): ...", tags=["solution"]),
+        cell(new_code_cell, "print()", outputs=printed),
+        cell(new_markdown_cell, "Answers: [there](solutions/1.ipynb).\n\n## Summary\n\n- All.", "slide"),
+        tmp_path=tmp_path,
+    )
+    assert [slide.title for slide in made] == ["1 · Edges", "Exercise 1.1 · Do", "1 · Edges", "Summary"]
+    assert decks.section(made[1]).split("<aside")[0].count("It has to hold") == 3
+    assert "3 edges" in made[2].blocks[0].html
+
+
+def test_a_line_after_a_figure_waits_below_it_and_stands_at_the_left_of_a_narrow_one(tmp_path):
+    def page(width):
+        size = {"image/png": {"width": width, "height": 400}}
+        shown = new_output("display_data", {"image/png": PNG, "text/plain": "A picture"}, metadata=size)
+        made = slides(
+            cell(new_markdown_cell, "## F\n\nLook.", "slide"),
+            cell(new_code_cell, "draw()", outputs=[shown]),
+            cell(new_markdown_cell, "It falls.", "subslide"),
+            tmp_path=tmp_path,
+        )
+        return "".join(map(decks.section, made))
+
+    wide, narrow = page(800), page(500)
+    for one in (wide, narrow):
+        assert one.count("<section") == 1 and "<div class='fragment'><p>It falls.</p>" in one
+    assert wide.index("Look.") < wide.index("<img") < wide.index("It falls.") and "beside" not in wide
+    assert "<div class='beside'><div class='words'>" in narrow
+    assert narrow.index("It falls.") < narrow.index("<img")
+
+
 def test_a_reference_keeps_all_its_words_and_lines_break_between_words(tmp_path):
     (slide,) = slides(
         cell(new_markdown_cell, "## References\n\n- H. Liu, K. Simonyan. Y. Yang. *DARTS*. 2019.", "slide"),
@@ -105,7 +145,7 @@ def test_long_code_and_long_lists_go_on_on_further_slides_and_none_is_overfull(t
         cell(new_code_cell, code, tags=["code-on-slide"]),
         tmp_path=tmp_path,
     )
-    assert made[0].height <= decks.FIRST and all(slide.height <= decks.ROOM for slide in made[1:])
+    assert made[0].height <= decks.FULL and all(slide.height <= decks.ROOM for slide in made[1:])
     pages = "".join(map(decks.section, made))
     assert all(f"point number {i}<" in pages for i in range(40)) and all(
         f"line_{i} =" in pages for i in range(30)
@@ -129,4 +169,5 @@ def test_decks_of_the_course_ask_no_other_host_and_every_slide_fits_by_estimate(
     for asset in re.findall(r"(?:src|href)=[\"']((?:assets|figures)/[^\"']+)", page):
         assert (tmp_path / asset).is_file(), asset
     made = decks.slides_of(nbformat.read(path, as_version=4), path.stem, tmp_path)
-    assert made[0].height <= decks.FIRST and all(slide.height <= decks.ROOM for slide in made[1:])
+    assert made[0].height <= decks.FULL
+    assert all(slide.height <= decks.ROOM or slide.title == "References" for slide in made[1:])

@@ -1,6 +1,6 @@
 // Start reveal.js; then make what is a little too tall smaller, down to 20 pixels, before anybody sees it.
 "use strict";
-const FULL = 28, LEAST = 20;
+const FULL = 28, LEAST = 20, BESIDE = 810;
 
 function fit(section) {
   const body = section.querySelector(".body");
@@ -9,13 +9,20 @@ function fit(section) {
   body.style.height = room + "px";
   const figure = body.querySelector("figure");
   if (figure) {
-    const others = [...body.children].filter((part) => part !== figure);
+    // Words stand above and below a figure, or, where it is narrow, at its left.
+    const beside = figure.parentElement !== body;
+    const others = beside ? [] : [...body.children].filter((part) => part !== figure);
     const taken = others.reduce((sum, part) => sum + part.getBoundingClientRect().height + 14, 0);
     figure.style.height = room - taken + "px";
     for (const image of figure.querySelectorAll("img")) {
       const book = image.closest(".nasedu-flip");
       const bar = book ? book.firstElementChild.offsetHeight + 12 : 0;
-      image.style.height = image.style.maxHeight = room - taken - bar + "px";
+      const high = room - taken - bar;
+      image.style.height = image.style.maxHeight = high + "px";
+      if (beside) {
+        const wide = Math.min(BESIDE, Math.floor((high * image.naturalWidth) / image.naturalHeight));
+        figure.style.width = image.style.width = image.style.maxWidth = wide + "px";
+      }
     }
   }
   for (let size = FULL; size >= LEAST; size--) {
@@ -38,7 +45,7 @@ async function fitAll() {
   for (const section of document.querySelectorAll(".slides section")) {
     const style = section.getAttribute("style"), hidden = section.hidden;
     section.hidden = false;
-    section.style.display = section.classList.contains("opening") ? "flex" : "block";
+    section.style.display = "block";
     fit(section);
     section.setAttribute("style", style || "");
     section.hidden = hidden;

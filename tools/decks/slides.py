@@ -3,7 +3,7 @@
     python tools/decks/slides.py [OUT] [NOTEBOOK ...]      OUT is build/slides where not given
 
 What stands on a slide comes from the cells: a heading opens one, of a paragraph the first sentence stays,
-lists, tables and formulas stay, each figure gets a slide of its own or shares it with a few words. All of the
+lists, tables, formulas and exercises stay, each figure gets a slide of its own or shares it with a few words. All of the
 prose goes into the speaker's notes (press S). Code is left out unless its cell has the tag `code-on-slide`; a
 cell tagged `notes` is notes alone, one tagged `skip` or `solution` is left out, as are exercises' hints.
 reveal.js (from the package sphinx-revealjs) turns the pages: arrows, O for the overview, F for the whole
@@ -36,29 +36,38 @@ ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 
 ROOM = 560  # pixels of height below the title
-FIRST = 730  # of the first slide, goals, prerequisites and time, whose letters deck.js makes smaller
-BESIDE = 130  # words of at most this height share a slide with the figure below them
+FULL = 830  # of a slide whose letters deck.js makes smaller: the first one, and references
+BESIDE = 130  # words of at most this height share a slide with a figure
+NARROW = 1.5  # a figure at most this many times as wide as high leaves room for the words at its left
 LINE = 88  # characters of code on a line
 CODE_LINES = 18
 OUTPUT_LINES = 6
+POINTER = re.compile(
+    r"(Solutions|Answers)\b.*\]\(solutions/|Exercises? [\d. andto]+(is|are) above"
+)  # for the page
 SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z(*`$])")
 
 
 @dataclass
 class Block:
-    """A piece of a slide: what it shows, the height it takes in pixels, and whether it waits for a click."""
+    """A piece of a slide: what it shows, the height it takes in pixels, a figure's width over its height."""
 
     html: str
     height: int
     kind: str = "text"
+    aspect: float = 2.0
+
+    @property
+    def is_words(self) -> bool:
+        """Whether it is a paragraph or an item of a list."""
+        return self.kind in ("text", "item")
 
 
 @dataclass
 class Slide:
-    """A title, blocks, and what the speaker says; `section` opens a new column of the deck."""
+    """A title, blocks, and what the speaker says."""
 
     title: str
-    section: bool = False
     blocks: list[Block] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -116,28 +125,29 @@ def pieces(source: str) -> Iterator[tuple[str, str]]:
 
 
 def text_blocks(source: str) -> Iterator[Block | str]:
-    """What stands on the slide, in order; a heading is a plain text. References are not shortened."""
-    references = False
+    """What stands on the slide, in order; a heading is a plain text. References and tasks stay whole."""
+    whole = False
     for kind, text in pieces(strip_hints(source)):
         if kind == "heading":
             title = text.lstrip("# ").strip()
-            references = title.startswith("References")
+            whole = title.startswith(("References", "Exercise "))
             yield title
         elif kind == "formula" or kind == "paragraph" and re.fullmatch(r"(?s)\s*\$\$.*\$\$\s*", text):
             yield Block(MD.render(text), 70 + 34 * text.count(r"\\"), "formula")
-        elif kind == "paragraph":
-            kept = first_sentence(text.lstrip("> "))
+        elif kind == "paragraph" and not POINTER.match(text):
+            kept = text if whole else first_sentence(text.lstrip("> "))
             yield Block(MD.render(kept), 40 * lines_of(kept) + 16)
         elif kind == "list":
             items = re.split(r"(?m)^(?=(?:[-*+]|\d+\.)\s)", text)
             for item in filter(str.strip, items):
-                kept = item.strip() if references else first_sentence(item.strip())
+                kept = item.strip() if whole else first_sentence(item.strip())
                 yield Block(MD.render(kept), 38 * lines_of(kept, 76) + 10, "item")
         elif kind == "table":
             rows = [row for row in text.splitlines() if row.strip()]
             head, body = rows[:2], rows[2:]
-            for start in range(0, len(body), 9):
-                part = body[start : start + 9]
+            size = -(-len(body) // -(-len(body) // 9)) if body else 1  # about the same on each slide
+            for start in range(0, len(body), size):
+                part = body[start : start + size]
                 height = 54 + sum(
                     38 * max(lines_of(cell, 100 // max(2, row.count("|") - 1)) for cell in row.split("|"))
                     for row in part
@@ -183,14 +193,16 @@ def output_blocks(cell: Any, code_shown: bool, name: str, pictures: Path) -> Ite
         kind = next((k for k in ("image/svg+xml", "image/png") if k in data), None)
         page = joined(data.get("text/html", ""))
         if "nasedu-flip" in page:
-            yield Block(f"<div class='flip'>{page}</div>", ROOM, "figure"), words
+            yield Block(f"<div class='flip'>{page}</div>", ROOM, "figure", _aspect(page)), words
         elif kind is not None:
             content = joined(data[kind])
             file = pictures / f"{name}-{number}.{'svg' if 'svg' in kind else 'png'}"
             file.write_bytes(content.encode() if "svg" in kind else base64.b64decode(content))
             number += 1
             alt = html.escape(words, quote=True)
-            yield Block(f"<img src='figures/{file.name}' alt='{alt}'>", ROOM, "figure"), words
+            size = output.get("metadata", {}).get("image/png", {})
+            wide = size["width"] / size["height"] if "width" in size else _aspect(content)
+            yield Block(f"<img src='figures/{file.name}' alt='{alt}'>", ROOM, "figure", wide), words
         elif output.get("output_type") == "stream" or words:
             text = joined(output.get("text", "")) or joined(data.get("text/plain", ""))
             if text.startswith("not solved yet"):
@@ -200,11 +212,18 @@ def output_blocks(cell: Any, code_shown: bool, name: str, pictures: Path) -> Ite
                 yield from ((block, "") for block in code_blocks(short, "output"))
 
 
+def _aspect(page: str) -> float:
+    """Width over height of the first picture that says them."""
+    said = re.search(r'width="(\d+)" height="(\d+)"', page)
+    return int(said[1]) / int(said[2]) if said else 2.0
+
+
 def slides_of(notebook: Any, stem: str, pictures: Path) -> list[Slide]:
     """All slides of a notebook, in order."""
     slides: list[Slide] = []
     theme = stem  # the section's title, to which slides return after an exercise
     kept = [cell for cell in notebook.cells if _is_shown(cell)]
+    task_ended = False
     for number, cell in enumerate(kept):
         tags = set(cell.metadata.get("tags", []))
         place = cell.metadata.get("slideshow", {}).get("slide_type", "-")
@@ -216,11 +235,13 @@ def slides_of(notebook: Any, stem: str, pictures: Path) -> list[Slide]:
             parts = list(text_blocks(cell.source))
             if (
                 not slides
+                or task_ended
                 or place == "slide"
                 or place == "subslide"
                 and not _goes_on(slides[-1], parts, kept[number + 1 :])
             ):
-                slides.append(Slide(theme, section=place == "slide"))
+                slides.append(Slide(theme))
+                task_ended = False
             fresh = slides[-1]
             fresh.notes.append(strip_hints(cell.source))
             for piece in parts:
@@ -229,22 +250,48 @@ def slides_of(notebook: Any, stem: str, pictures: Path) -> list[Slide]:
                         fresh = Slide(piece)
                         slides.append(fresh)
                     fresh.title = piece
-                    theme = theme if piece.startswith("Exercise") else piece
+                    theme = theme if piece.startswith("Exercise ") else piece
                 else:
                     _add(slides, piece)
                     fresh = slides[-1]
             continue
         shown = "code-on-slide" in tags
-        if shown:
-            for block in code_blocks(cell.source):
-                _add(slides, block)
-        for block, words in output_blocks(cell, shown, f"{stem}-{cell.id}", pictures):
+        blocks = [(block, "") for block in code_blocks(cell.source)] if shown else []
+        blocks += output_blocks(cell, shown, f"{stem}-{cell.id}", pictures)
+        # A task ends with the student's cell: what comes after it belongs to the section again.
+        if blocks and task_ended:
+            slides.append(Slide(theme))
+        task_ended = bool(slides) and slides[-1].title.startswith("Exercise ")
+        for block, words in blocks:
             _add(slides, block)
             if words:
                 slides[-1].notes.append(words)
+    slides = gathered([slide for slide in slides if slide.blocks])
     for before, slide in pairwise(slides):  # what goes on on a further slide is spoken about with the first
         slide.notes = slide.notes or before.notes
-    return [slide for slide in slides if slide.blocks or slide.section]
+    return slides
+
+
+def gathered(slides: list[Slide]) -> list[Slide]:
+    """Join slides of one title that fit on one: few words and a figure, or no figure and room enough."""
+    made = slides[:1]
+    for slide in slides[1:]:
+        last = made[-1]
+        both = [*last.blocks, *slide.blocks]
+        figures = [block for block in both if block.kind == "figure"]
+        others = [block for block in both if block.kind != "figure"]
+        if not figures:
+            fits = sum(block.height for block in others) <= ROOM
+        else:
+            narrow = figures[0].aspect <= NARROW and all(block.is_words for block in others)
+            few = sum(block.height for block in others) <= (1.5 if narrow else 1) * BESIDE
+            fits = few and len(figures) == 1 and all(b.is_words or b.kind == "output" for b in others)
+        if fits and slide.title == last.title:
+            last.blocks += slide.blocks
+            last.notes += slide.notes
+        else:
+            made.append(slide)
+    return made
 
 
 def _is_shown(cell: Any) -> bool:
@@ -272,23 +319,27 @@ def _add(slides: list[Slide], block: Block) -> None:
     if not slides:
         slides.append(Slide(""))
     last = slides[-1]
-    if (
-        block.kind == "figure"
-        and last.height <= BESIDE
-        and all(b.kind in ("text", "item") for b in last.blocks)
-    ):
+    if block.kind == "figure" and last.height <= BESIDE and all(b.is_words for b in last.blocks):
         block.height = ROOM - last.height  # a few words stay above the picture that they are about
-    elif last.blocks and last.height + block.height > (FIRST if len(slides) == 1 else ROOM):
+    elif last.blocks and last.height + block.height > _most(slides, block):
         slides.append(Slide(last.title))
     slides[-1].blocks.append(block)
 
 
+def _most(slides: list[Slide], block: Block) -> int:
+    """How high the last slide may become with this block; deck.js makes letters smaller where it must."""
+    if len(slides) == 1 or slides[-1].title.startswith("References"):
+        return FULL
+    return ROOM + 70 if block.kind == "table" else ROOM
+
+
 def section(slide: Slide) -> str:
-    """A slide as reveal.js takes it; of several formulas each waits for a click after the first."""
+    """A slide as reveal.js takes it; formulas after the first, and words after a figure, wait for a click."""
     parts, formulas, items = [], 0, ""
+    figure: Block | None = None
     for block in [*slide.blocks, Block("", 0, "end")]:
         if items and block.kind != "item":
-            parts.append(f"<div class='items'>{items}</div>")
+            parts.append(f"<div class='items{' fragment' if figure else ''}'>{items}</div>")
             items = ""
         if block.kind == "item":
             items += block.html
@@ -296,14 +347,19 @@ def section(slide: Slide) -> str:
             formulas += 1
             parts.append(f"<div class='formula{' fragment' if formulas > 1 else ''}'>{block.html}</div>")
         elif block.kind == "figure":
+            figure = block
             parts.append(f"<figure>{block.html}</figure>")
         elif block.html:
-            parts.append(block.html)
+            parts.append(f"<div class='fragment'>{block.html}</div>" if figure else block.html)
+    beside = figure is not None and figure.aspect <= NARROW and len(parts) > 1
+    if beside and all(block.is_words or block is figure for block in slide.blocks):
+        words = [part for part in parts if not part.startswith("<figure")]
+        drawn = next(part for part in parts if part.startswith("<figure"))
+        parts = [f"<div class='beside'><div class='words'>{''.join(words)}</div>{drawn}</div>"]
     notes = "".join(MD.render(note) for note in slide.notes)
-    opening = " class='opening'" if slide.section and not slide.blocks else ""
     title = MD.renderInline(slide.title)
     body = f"<div class='body'>{''.join(parts)}</div><aside class='notes'>{notes}</aside>"
-    return f"<section{opening}><h2>{title}</h2>{body}</section>"
+    return f"<section><h2>{title}</h2>{body}</section>"
 
 
 PAGE = """<!doctype html>
