@@ -3,9 +3,10 @@
     python tools/decks/slides.py [OUT] [NOTEBOOK ...]      OUT is build/slides where not given
 
 What stands on a slide comes from the cells: a heading opens one, of a paragraph the first sentence stays,
-lists, tables, formulas and exercises stay, each figure gets a slide of its own or shares it with a few words. All of the
-prose goes into the speaker's notes (press S). Code is left out unless its cell has the tag `code-on-slide`; a
-cell tagged `notes` is notes alone, one tagged `skip` or `solution` is left out, as are exercises' hints.
+lists, tables, formulas and exercises stay, each figure gets a slide of its own or shares it with a few words.
+All of the prose goes into the speaker's notes (press S). Code is left out unless its cell has the tag
+`code-on-slide`; a cell tagged `notes` is notes alone, one tagged `skip` or `solution` is left out, as are
+exercises' hints.
 reveal.js (from the package sphinx-revealjs) turns the pages: arrows, O for the overview, F for the whole
 screen, `?print-pdf` behind the address to print.
 
@@ -280,15 +281,17 @@ def gathered(slides: list[Slide]) -> list[Slide]:
         both = [*last.blocks, *slide.blocks]
         figures = [block for block in both if block.kind == "figure"]
         others = [block for block in both if block.kind != "figure"]
+        said = sum(block.height for block in others)
         if not figures:
-            fits = sum(block.height for block in others) <= ROOM
+            fits = said <= ROOM
         else:
             narrow = figures[0].aspect <= NARROW and all(block.is_words for block in others)
-            few = sum(block.height for block in others) <= (1.5 if narrow else 1) * BESIDE
+            few = said <= (1.5 if narrow else 1) * BESIDE
             fits = few and len(figures) == 1 and all(b.is_words or b.kind == "output" for b in others)
         if fits and slide.title == last.title:
-            last.blocks += slide.blocks
-            last.notes += slide.notes
+            for figure in figures:
+                figure.height = ROOM - said
+            last.blocks, last.notes = both, last.notes + slide.notes
         else:
             made.append(slide)
     return made
