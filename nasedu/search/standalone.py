@@ -39,6 +39,10 @@ class StandaloneTrainer(Trainer):
     `scheduler`. `grad_clip` bounds the gradient's norm (0: no bound). The defaults are those of DARTS's
     evaluation (arXiv:1806.09055, section 3.2). The other arguments are `Trainer`'s.
 
+    `compile=True` has torch.compile translate the model (a minute or more, then faster steps on a GPU); a
+    string names another backend of it. Searches have no such argument: what a supernet runs changes with
+    its arch, and it falls into dozens of graphs, each translated anew.
+
     A line of the history has train_loss, valid_loss and metrics; those of training are of the batches as they
     came. Raises DatasetError if there is no batch, or no image to evaluate on.
     """
@@ -70,12 +74,19 @@ class StandaloneTrainer(Trainer):
         callbacks: Sequence[Callable[[Any], None]] = (),
         progress: bool | None = None,
         precision: str | None = None,
+        compile: bool | str = False,
     ):
         super().__init__(
             model, optimizer, num_epochs, batch_size, device, log_frequency, seed=seed, checkpoint=checkpoint,
             checkpoint_every=checkpoint_every, callbacks=callbacks, progress=progress,
             precision=precision,
         )  # fmt: skip
+        if not isinstance(compile, bool) and compile not in torch.compiler.list_backends(exclude_tags=()):
+            known = ", ".join(torch.compiler.list_backends(exclude_tags=()))
+            raise ArgumentError(f"compile is {short(compile)}; wanted True, False, or one of {known}")
+        if compile:
+            self.model.compile(backend="inductor" if compile is True else compile)
+            self.remembered["compile"] = compile  # it rounds otherwise
         dataset, valid = in_memory(dataset), in_memory(valid)
         for name, function in (("loss", loss), ("augment", None if augment is False else augment)):
             check_callable(name, function, or_none=True)

@@ -13,6 +13,7 @@ from torch import nn
 from nasedu import Genotype, Network, accuracy, get_dataset
 from nasedu.data.datasets import batch_at, seeded
 from nasedu.data.images import DatasetError
+from nasedu.errors import ArgumentError
 from nasedu.search.checkpoint import CheckpointError
 from nasedu.search.standalone import StandaloneTrainer, cosine, one_cycle
 from nasedu.space.small import SmallCNN, matrix
@@ -152,6 +153,25 @@ def test_a_model_of_another_precision_gets_images_of_its_own():
 
 
 # ---- evaluation
+
+
+def test_a_compiled_model_is_trained_the_same():
+    # A backend that records the graph and runs it as it is: no compiler needed, and no rounding of its own.
+    def run(**options):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 10))
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        trainer = small(num_epochs=1, arch=None, model=model, optimizer=optimizer, **options)
+        trainer.fit()
+        return trainer
+
+    plain, compiled = run(), run(compile="aot_eager")
+    assert compiled.model._compiled_call_impl is not None and plain.model._compiled_call_impl is None
+    for name, weight in plain.model.state_dict().items():
+        torch.testing.assert_close(compiled.model.state_dict()[name], weight, rtol=1e-5, atol=1e-6)
+    assert compiled.config()["compile"] == "aot_eager" and "compile" not in plain.config()
+    with pytest.raises(ArgumentError, match="compile is 'fast'; wanted True, False, or one of .*inductor"):
+        small(compile="fast")
 
 
 def test_evaluation_counts_by_the_running_averages_and_leaves_no_trace():
