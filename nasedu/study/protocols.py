@@ -102,21 +102,22 @@ ENAS_CELLS = Recipe(
     methods={name: {**LEARNING, **changed} for name, changed in CHANGED.items()},
     model={"n_nodes": 3, "ops": ["max_pool_3x3", "skip_connect", "sep_conv_3x3", "sep_conv_5x5"]},
 )  # fmt: skip
-# The same in the DARTS space, about 38 s a search on an AMD EPYC. On a crowded Xeon they took 55, 56, 79 and
-# 82 CPU s (small operations suffer more): let it have a core of its own, or choose the epochs anew.
+# The same in the DARTS space: epochs by CPU seconds on a core of its own (Intel Xeon, 2026-11-24, one thread),
+# 39 to 40 s a search: 7.8 an epoch of DARTS 1st, 20.2 of 2nd; ENAS 1.5 and 8.4 more where its controller
+# learns, 2.3 to choose; random 1.05 and 10.5 for its candidates. The rows say what they took.
 EQUAL_COST = replace(
     CELL_SEARCH, images=1_500, epochs=5,
     methods={
         "DARTS 1st": {"arc_learning_rate": 0.02},
         "DARTS 2nd": {"arc_learning_rate": 0.02, "epochs": 2},
         "ENAS": {
-            "epochs": 21, "child_epochs": 18, "paired": True, "reward_images": 128, "ctrl_lr": 0.01,
+            "epochs": 14, "child_epochs": 12, "paired": True, "reward_images": 128, "ctrl_lr": 0.01,
             "ctrl_steps": 20, "ctrl_steps_aggregate": 10,
             "ctrl_kwargs": {
                 "tanh_constant": 2.5, "op_tanh_reduce": 1.0, "start_bias": 0.0, "normal_bias": 0.0,
             },
         },
-        "random": {"epochs": 51, "n_candidates": 40},
+        "random": {"epochs": 28, "n_candidates": 40},
     },
 )  # fmt: skip
 LENGTHS = replace(
