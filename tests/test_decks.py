@@ -77,6 +77,7 @@ def test_a_task_stands_there_whole_and_what_follows_it_belongs_to_the_section(tm
     assert [slide.title for slide in made] == ["1 · Edges", "Exercise 1.1 · Do", "1 · Edges", "Summary"]
     assert decks.section(made[1]).split("<aside")[0].count("It has to hold") == 3
     assert "3 edges" in made[2].blocks[0].html
+    assert all("Answers" not in block.html for block in made[-1].blocks + made[2].blocks)
 
 
 def test_a_line_after_a_figure_waits_below_it_and_stands_at_the_left_of_a_narrow_one(tmp_path):
@@ -97,6 +98,12 @@ def test_a_line_after_a_figure_waits_below_it_and_stands_at_the_left_of_a_narrow
     assert wide.index("Look.") < wide.index("<img") < wide.index("It falls.") and "beside" not in wide
     assert "<div class='beside'><div class='words'>" in narrow
     assert narrow.index("It falls.") < narrow.index("<img")
+
+
+def test_of_an_item_with_a_number_the_first_sentence_stays_too(tmp_path):
+    said = "A skip has no weights, so it is as good at the first step " + "as it is at a later one, " * 4
+    (slide,) = slides(cell(new_markdown_cell, f"# T\n\n1. {said}\n2. Short.", "slide"), tmp_path=tmp_path)
+    assert "no weights" in slide.blocks[0].html and "Short" in slide.blocks[1].html
 
 
 def test_a_reference_keeps_all_its_words_and_lines_break_between_words(tmp_path):

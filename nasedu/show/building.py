@@ -160,7 +160,7 @@ def mixed_edge_picture(
 
 # ---- edge, node, cell, network
 
-STEPS = ("An edge: eight operations, each with a weight", "A node adds its edges", "A cell: four nodes",
+STEPS = ("An edge: eight operations", "A node adds its edges", "A cell: four nodes",
          "A network: a stack of cells")  # fmt: skip
 
 
@@ -174,13 +174,13 @@ def build_up(steps: int = 4, title: str = "From an edge to a network") -> Drawin
     """
     if not 1 <= steps <= 4:
         raise ValueError(f"wanted 1, 2, 3 or 4 steps (edge, node, cell, network), got {steps}")
-    made, grid = figure(2, 2, size=(13, 8.2))
+    made, grid = figure(2, 2, size=(11, 6))
     made.suptitle(title)
     for number, (axes, draw) in enumerate(zip(grid.flat, (_edge, _node, _cell, _network), strict=True)):
         axes.axis("off")
         axes.set(xlim=(-0.6, 6.4), ylim=(-1.9, 1.7), aspect="equal")
         if number < steps:
-            axes.set_title(f"{number + 1} · {STEPS[number]}", loc="left", size=17)
+            axes.set_title(f"{number + 1} · {STEPS[number]}", loc="left", size=15)
             draw(axes)
     said = (
         "An edge leads from state i to node j as a bundle of eight lines, one for each operation.",
@@ -197,8 +197,8 @@ def build_up(steps: int = 4, title: str = "From an edge to a network") -> Drawin
 def _edge(axes: Axes) -> None:
     for i, name in enumerate(PRIMITIVES):
         y = 1.25 - 0.36 * i
-        _arrow(axes, (0.2, 0), (2.05, y), op_color(name), 1.6, head=False)
-        _arrow(axes, (3.75, y), (5.6, 0), op_color(name), 1.6, head=False)
+        _arrow(axes, (0.2, 0), (1.8, y), op_color(name), 1.6, head=False)
+        _arrow(axes, (4.0, y), (5.6, 0), op_color(name), 1.6, head=False)
         axes.text(2.9, y, name, ha="center", va="center_baseline", size=13)
     _dot(axes, (0, 0), "i", radius=0.3)
     _dot(axes, (5.8, 0), "j", radius=0.3)
@@ -234,7 +234,14 @@ def _network(axes: Axes) -> None:
     for i, (name, x) in enumerate(zip(names, xs, strict=True)):
         reduction, small = i in (3, 5), 0.62 if i < 3 else 0.46 if i < 5 else 0.34
         color = INK if name != "cell" else OKABE_ITO[4] if reduction else OKABE_ITO[5]
-        _box(axes, (x, 0), "" if name == "cell" else name, color, (0.56, 2 * small), 11)
+        _box(
+            axes,
+            (x, 0),
+            "" if name == "cell" else name,
+            color,
+            (0.56 if name == "cell" else 0.72, 2 * small),
+            12,
+        )
         if i:
             _arrow(axes, (xs[i - 1] + 0.28, 0), (x - 0.28, 0), INK, 1.6)
         if 1 < i < 7:

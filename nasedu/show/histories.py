@@ -70,11 +70,12 @@ def alpha_heatmap(
     ops: Sequence[str] = PRIMITIVES,
     title: str = "Weight of each operation on each edge",
     top: float | None = None,
+    names: Sequence[str] = (),
 ) -> Picture:
     """Draw the matrices of an architecture, rows edges, columns operations, each weight written in its field.
 
     `which` draws one label alone. A bare matrix is taken for `which`, or "normal". The colours end at
-    `top`, by default the largest weight.
+    `top`, by default the largest weight. `names` are the rows', by default those of `edge_names`.
     """
     if isinstance(arch, Tensor):
         arch = {which or "normal": arch}
@@ -83,14 +84,15 @@ def alpha_heatmap(
     labels = list(arch) if which is None else [which]
     matrices = {label: _matrix(arch[label], ops, label) for label in labels}
     rows = max(map(len, matrices.values()))
-    size = ((0.72 if len(labels) > 1 else 0.9) * len(ops) * len(labels) + 1.5, 0.42 * rows + 2.2)
+    column, letters = (0.62, 15) if len(labels) > 1 else (0.8, 17)
+    size = ((column * len(ops) + 1.2) * len(labels) + 0.6, 0.3 * rows + 2.0)
     made, grid = figure(1, len(labels), size=size, squeeze=False)
     top = top or max(float(matrix.max()) for matrix in matrices.values()) or 1.0
     said = []
     for axes, (label, matrix) in zip(grid[0], matrices.items(), strict=True):
         image = axes.imshow(matrix, vmin=0, vmax=top, aspect="auto")
-        names = edge_names(matrix, label)
-        axes.set_yticks(range(len(names)), names, size=15)
+        edge = names or edge_names(matrix, label)
+        axes.set_yticks(range(len(edge)), edge, size=15)
         axes.set_xticks(range(len(ops)), ops, rotation=40, ha="right", rotation_mode="anchor", size=15)
         axes.set(title=TITLES.get(label, label), ylabel="edge")
         axes.grid(False)
@@ -104,15 +106,15 @@ def alpha_heatmap(
                 text,
                 ha="center",
                 va="center",
-                size=17,
+                size=letters,
                 color="black" if value > 0.6 * top else "white",
             )
-        for row in range(1, len(names)):
-            if names[row].split("→")[-1] != names[row - 1].split("→")[-1] and "→" in names[row]:
+        for row in range(1, len(edge)):
+            if edge[row].split("→")[-1] != edge[row - 1].split("→")[-1] and "→" in edge[row]:
                 axes.axhline(row - 0.5, color="white", lw=3)
         best = ", ".join(
             f"{name}: {ops[int(row.argmax())]} {row.max():.2f}"
-            for name, row in zip(names, matrix, strict=True)
+            for name, row in zip(edge, matrix, strict=True)
         )
         said.append(f"{TITLES.get(label, label)}, largest weight of each edge: {best}.")
     made.colorbar(image, ax=grid[0].tolist(), label="weight", fraction=0.03, pad=0.02, aspect=35)
@@ -164,7 +166,7 @@ def alpha_over_time(
         chosen = [name]
     else:
         places, shape = _places(names)
-        size = (2.4 * shape[1] + 1, 1.9 * shape[0] + 1)
+        size = (2.0 * shape[1] + 2.2, 1.25 * shape[0] + 1.2)
         made, grid = figure(*shape, size=size, squeeze=False, sharex=True, sharey=True)
         for axes in grid.flat:
             axes.set_visible(False)
@@ -172,11 +174,12 @@ def alpha_over_time(
             axes = grid[place]
             axes.set_visible(True)
             _weights(axes, at, weights[:, row], ops)
-            axes.set_title(name, size=14, pad=2)
-            axes.tick_params(labelsize=11, labelbottom=place[0] == shape[0] - 1, labelleft=place[1] == 0)
+            axes.set_title(name, size=15, pad=2)
+            axes.tick_params(labelsize=14, labelbottom=place[0] == shape[0] - 1, labelleft=place[1] == 0)
         grid[0, 0].set_ylim(0, None)
+        grid[0, 0].yaxis.get_major_locator().set_params(nbins=2)
         handles, labels = axes.get_legend_handles_labels()
-        made.legend(handles, labels, loc="outside right upper", handlelength=2.6, fontsize=13)
+        made.legend(handles, labels, loc="outside right upper", handlelength=1.6, fontsize=14)
         made.supxlabel("epoch", size=16)
         made.supylabel("weight", size=16)
         made.suptitle(title)
@@ -310,16 +313,16 @@ def search_until(history: Any, epoch: int, which: str = "normal", ops: Sequence[
     means, p = weights.mean(axis=1), weights / weights.sum(axis=2, keepdims=True)
     entropy = -(p * np.log2(np.where(p > 0, p, 1.0))).sum(axis=2).mean(axis=1)
     whole, cut = (100 * array([e[f"{n}_acc1"] for e in epochs_of(history)]) for n in ("supernet", "derived"))
-    made, (left, middle, right) = figure(1, 3, size=(15, 4.6))
+    made, (left, middle, right) = figure(1, 3, size=(12, 4))
     _weights(left, at[:now], means[:now], ops)
     left.set(title="Mean weight of an operation", ylabel="weight", ylim=(0, 1.1 * means.max()))
-    left.legend(fontsize=9, ncols=2, loc="lower left", handlelength=2.6)
+    left.legend(fontsize=10, ncols=2, loc="lower left", handlelength=1.6, columnspacing=0.8)
     middle.plot(at[:now], entropy[:now], color=OKABE_ITO[0], marker="o")
     top = float(np.log2(len(ops)))
     middle.set(title="Entropy of a row", ylabel="bits", ylim=(entropy.min() - 0.05 * top, 1.02 * top))
     right.plot(at[:now], whole[:now], color=OKABE_ITO[0], marker="o", label="supernet")
     right.plot(at[:now], cut[:now], color=OKABE_ITO[1], ls=DASHES[1], marker="s", label="derived cell")
-    right.set(title="Same weights, before and after the cut", ylabel="accuracy (%)")
+    right.set(title="Before and after the cut", ylabel="accuracy (%)")
     right.set(ylim=(0, 1.1 * max(whole.max(), cut.max())))
     right.legend(fontsize=12)
     for axes in (left, middle, right):

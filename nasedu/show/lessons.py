@@ -49,12 +49,12 @@ def operation_pictures(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             ops = {name: make_op(name, image.shape[0]) for name in ops}
-    columns = -(-(len(ops) + 1) // 3)
-    made, grid = figure(3, columns, size=(3.4 * columns, 10.5), squeeze=False)
+    columns = -(-(len(ops) + 1) // 2)
+    made, grid = figure(2, columns, size=(2.6 * columns, 6), squeeze=False)
     for axes in grid.flat:
         axes.axis("off")
     picture(grid[0, 0], image if image.shape[0] == 3 else image.mean(0))
-    grid[0, 0].set_title("the image")
+    grid[0, 0].set_title("the image", pad=12)
     said = []
     for axes, (name, op) in zip(grid.flat[1:], ops.items(), strict=False):
         with torch.no_grad():

@@ -265,7 +265,7 @@ def compare(
     A group is a list of runs, or a single mean whose standard deviation is then in `spreads`. The axis does
     not start at zero, so dots are drawn and not bars.
     """
-    made, axes = figure(size=(10, 1.5 + 0.85 * len(groups)))
+    made, axes = figure(size=(10, 1.5 + min(0.85 * len(groups), max(4.3, 0.42 * len(groups)))))
     said = [words] if words else []
     for row, ((name, values), color) in enumerate(zip(groups.items(), cycle(OKABE_ITO), strict=False)):
         runs = np.atleast_1d(array(values))

@@ -141,7 +141,8 @@ def text_blocks(source: str) -> Iterator[Block | str]:
         elif kind == "list":
             items = re.split(r"(?m)^(?=(?:[-*+]|\d+\.)\s)", text)
             for item in filter(str.strip, items):
-                kept = item.strip() if whole else first_sentence(item.strip())
+                mark, said = item.strip().split(maxsplit=1)  # the point of "1." ends no sentence
+                kept = f"{mark} {said if whole else first_sentence(said)}"
                 yield Block(MD.render(kept), 38 * lines_of(kept, 76) + 10, "item")
         elif kind == "table":
             rows = [row for row in text.splitlines() if row.strip()]

@@ -76,7 +76,7 @@ addEventListener("DOMContentLoaded", () => {
       `<text x="${x(i)}" y="286" text-anchor="middle" font-size="18" fill="currentColor">${t}</text></g>`).join("");
     const words = [2, 3, 4, 5].map(n => `node ${n}: ${pairs(n).map(([op, i]) => `${op} of ${i}`).join(" plus ") || "nothing"}`).join("; ");
     drawing.innerHTML = `<svg viewBox="0 90 800 380" role="img" aria-label="The cell. ${words}"><defs>` +
-      `<marker id="builder-tip" markerWidth="5" markerHeight="5" refX="3.5" refY="2.5" orient="auto"><path d="M0 0 L5 2.5 L0 5 z" fill="currentColor"/></marker></defs>` +
+      `<marker id="builder-tip" markerWidth="4" markerHeight="4" refX="3" refY="2" orient="auto"><path d="M0 0 L4 2 L0 4 z" fill="context-stroke"/></marker></defs>` +
       arcs + nodes + "</svg>";
     drawing.querySelectorAll(".builder-edge").forEach(one => one.addEventListener("click", () => next(Number(one.dataset.row))));
     const wrong = [2, 3, 4, 5].filter(n => pairs(n).length !== 2).map(n => `node ${n} has ${pairs(n).length}`);

@@ -56,7 +56,7 @@ addEventListener("DOMContentLoaded", () => {
       `<text x="${x}" y="${y + 5}" text-anchor="middle" fill="currentColor" font-size="15">${t}</text>`;
     const [a, b, c] = names[i];
     const cell = `<svg viewBox="0 0 400 170" width="400" role="img" aria-label="The cell: 0 to 1 ${a}, 0 to 2 ${b}, 1 to 2 ${c}">` +
-      `<defs><marker id="map-tip" markerWidth="6" markerHeight="6" refX="4" refY="3" orient="auto"><path d="M0 0 L6 3 L0 6 z" fill="currentColor"/></marker></defs>` +
+      `<defs><marker id="map-tip" markerWidth="4" markerHeight="4" refX="3" refY="2" orient="auto"><path d="M0 0 L4 2 L0 4 z" fill="context-stroke"/></marker></defs>` +
       edge(a, "M42 120 L180 52", 85, 62) + edge(c, "M216 52 L354 120", 315, 62) + edge(b, "M46 132 L350 132", 200, 155) +
       node(28, 132, "0") + node(198, 40, "1") + node(370, 132, "2") + "</svg>";
     const curve = data.curves[i], x = k => 40 + 320 * k / (curve.length - 1), y = v => 130 - 115 * v / 70;
@@ -115,7 +115,7 @@ addEventListener("DOMContentLoaded", () => {
     }, 400);
   });
   const bar = make("div", { className: "map-bar" }, make("label", { htmlFor: "map-search" }, "A search: "), select, range, play, epoch);
-  root.append(bar, blocks, key, facts);
+  root.append(key, bar, blocks, facts);
   range.max = path().length - 1;
   choose(accuracy.indexOf(high), false);
 });
