@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 
@@ -38,7 +39,29 @@ def opened(chromium, path):
     return page, seen
 
 
-def faults(page) -> list[str]:
+DRAWINGS = """() => [...Reveal.getCurrentSlide().querySelectorAll("img[src$='.svg']")].map((one) => {
+    const box = one.getBoundingClientRect();
+    return [one.getAttribute("src"), Math.min(box.width / one.naturalWidth, box.height / one.naturalHeight)
+        * one.naturalWidth];
+})"""
+LETTERS = 14  # pixels that a letter in a drawing has on a slide, at least
+
+
+def small_letters(page, folder) -> list[str]:
+    """The drawings of the slide that is shown whose text is too small; indices are smaller by nature."""
+    said = []
+    for name, width in page.evaluate(DRAWINGS):
+        drawn = (folder / name).read_text(encoding="utf-8")
+        if "<text" not in drawn:
+            continue  # its letters are outlines
+        scale = width / float(re.search(r'viewBox="0 0 ([0-9.]+)', drawn)[1])
+        least = scale * min(map(float, re.findall(r'<(?:svg|text)[^>]* font-size="([0-9.]+)"', drawn)))
+        COUNTS["slides' drawings with text"] += 1
+        said += [f"letters of {least:.1f} px in {name}"] * (least < LETTERS)
+    return said
+
+
+def faults(page, folder) -> list[str]:
     """Turn all pages of the deck, each with all that waits for a click, and say what is wrong."""
     import eyes
 
@@ -47,7 +70,7 @@ def faults(page) -> list[str]:
         page.evaluate("number => Reveal.slide(number)", number)
         page.evaluate("() => { while (Reveal.nextFragment()); }")
         seen = eyes.judge_slide(page)
-        said += [f"slide {number + 1}: {what}" for what in seen["said"]]
+        said += [f"slide {number + 1}: {what}" for what in [*seen["said"], *small_letters(page, folder)]]
         notes = page.evaluate("Reveal.getSlideNotes() || ''").strip()
         said += [f"slide {number + 1} has no notes"] * (not notes)
         COUNTS["slides"] += 1
@@ -61,7 +84,7 @@ def faults(page) -> list[str]:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_slide_fits_and_can_be_read(chromium, decks, name):
     page, seen = opened(chromium, decks / f"{name}.html")
-    said = faults(page)
+    said = faults(page, decks)
     COUNTS["decks"] += 1
     COUNTS["external requests"] += len(seen.elsewhere)
     COUNTS["console errors"] += len(seen.errors)
@@ -164,6 +187,20 @@ def test_the_judge_finds_what_it_is_for(chromium, decks):
         }"""
     )
     assert eyes.judge_slide(page)["said"] == []
+    (decks / "small.svg").write_text(
+        '<svg xmlns="http://www.w3.org/2000/svg" width="4000" height="800" viewBox="0 0 3000 600" '
+        'font-size="15"><text x="9" y="300">small</text></svg>'
+    )
+    page.evaluate(
+        """async () => {
+            const drawn = Reveal.getCurrentSlide().querySelector("img");
+            drawn.src = "small.svg";
+            await drawn.decode();
+        }"""
+    )
+    (small,) = small_letters(page, decks)
+    assert small.startswith("letters of 5.")
+    page.evaluate("() => { Reveal.getCurrentSlide().innerHTML = sound; }")
     for found, break_it in FAULTS.items():
         page.evaluate(f"() => {{ const slide = Reveal.getCurrentSlide(); {break_it}; }}")
         page.wait_for_timeout(300)
