@@ -31,7 +31,9 @@ def test_of_a_paragraph_the_first_sentence_stands_there_and_all_of_it_is_spoken(
     words = (
         "An edge is a sum. " + "It goes on and on about what that means for a network that is searched. " * 3
     )
-    (slide,) = slides(cell(new_markdown_cell, f"## 1 · Edges\n\n{words}", "slide"), tmp_path=tmp_path)
+    points = "\n".join(f"- point {i}" for i in range(4))
+    text = f"## 1 · Edges\n\n{words}\n\n{points}"
+    (slide,) = slides(cell(new_markdown_cell, text, "slide"), tmp_path=tmp_path)
     page = decks.section(slide)
     body, notes = page.split("<aside class='notes'>")
     assert slide.title == "1 · Edges" and "An edge is a sum." in body
@@ -98,6 +100,17 @@ def test_a_line_after_a_figure_waits_below_it_and_stands_at_the_left_of_a_narrow
     assert wide.index("Look.") < wide.index("<img") < wide.index("It falls.") and "beside" not in wide
     assert "<div class='beside'><div class='words'>" in narrow
     assert narrow.index("It falls.") < narrow.index("<img")
+
+
+def test_a_line_alone_on_a_slide_says_more_and_a_parenthesis_that_is_cut_is_none(tmp_path):
+    said = "An edge is a sum. " + "It goes on and on about what that means for a network. " * 9
+    shown = [new_output("stream", text="1\n" * 5)]
+    head = cell(new_markdown_cell, f"## 1 · Edges\n\n{said}", "slide")
+    (alone,) = slides(head, tmp_path=tmp_path)
+    (full,) = slides(head, cell(new_code_cell, "print()", outputs=shown), tmp_path=tmp_path)
+    assert alone.blocks[0].html.count("goes on") == 5 and full.blocks[0].html.count("goes on") == 1
+    assert decks.first_sentence(f"(A note. {said})", 10) == "A note."
+    assert decks.first_sentence("(A note.) It is short.") == "(A note.) It is short."
 
 
 def test_of_an_item_with_a_number_the_first_sentence_stays_too(tmp_path):

@@ -57,6 +57,7 @@ class Block:
     height: int
     kind: str = "text"
     aspect: float = 2.0
+    more: Block | None = None  # the same at greater length, for a slide with room
 
     @property
     def is_words(self) -> bool:
@@ -92,14 +93,14 @@ def _formula(content: str, options: dict[str, Any]) -> str:
 MD = markdown()
 
 
-def first_sentence(text: str) -> str:
-    """The first sentence of a paragraph, with the next ones as long as it stays short."""
+def first_sentence(text: str, most: int = 120) -> str:
+    """The first sentence of a paragraph, with the next ones up to `most` characters."""
     sentences, kept = SENTENCE.split(" ".join(text.split())), ""
     for sentence in sentences:
-        if kept and len(kept) + len(sentence) > 120:
+        if kept and len(kept) + len(sentence) > most:
             break
         kept = f"{kept} {sentence}".strip()
-    return kept
+    return kept.removeprefix("(") if kept.count("(") > kept.count(")") else kept
 
 
 def lines_of(text: str, width: int = 80) -> int:
@@ -136,8 +137,8 @@ def text_blocks(source: str) -> Iterator[Block | str]:
         elif kind == "formula" or kind == "paragraph" and re.fullmatch(r"(?s)\s*\$\$.*\$\$\s*", text):
             yield Block(MD.render(text), 70 + 34 * text.count(r"\\"), "formula")
         elif kind == "paragraph" and not POINTER.match(text):
-            kept = text if whole else first_sentence(text.lstrip("> "))
-            yield Block(MD.render(kept), 40 * lines_of(kept) + 16)
+            text = text.lstrip("> ")
+            yield paragraph(text) if whole else paragraph(first_sentence(text), first_sentence(text, 320))
         elif kind == "list":
             items = re.split(r"(?m)^(?=(?:[-*+]|\d+\.)\s)", text)
             for item in filter(str.strip, items):
@@ -158,6 +159,12 @@ def text_blocks(source: str) -> Iterator[Block | str]:
         elif kind == "code":
             code = re.sub(r"^```.*\n|\n?```$", "", text)
             yield from code_blocks(code)
+
+
+def paragraph(text: str, longer: str = "") -> Block:
+    """A paragraph, and what it may become."""
+    more = paragraph(longer) if len(longer) > len(text) else None
+    return Block(MD.render(text), 40 * lines_of(text) + 16, more=more)
 
 
 def code_blocks(code: str, kind: str = "code") -> Iterator[Block]:
@@ -275,7 +282,7 @@ def slides_of(notebook: Any, stem: str, pictures: Path) -> list[Slide]:
 
 
 def gathered(slides: list[Slide]) -> list[Slide]:
-    """Join slides of one title that fit on one: few words and a figure, or no figure and room enough."""
+    """Join slides of one title that fit on one, few words and a figure or no figure; fill lonely ones."""
     made = slides[:1]
     for slide in slides[1:]:
         last = made[-1]
@@ -287,7 +294,8 @@ def gathered(slides: list[Slide]) -> list[Slide]:
             fits = said <= ROOM
         else:
             narrow = figures[0].aspect <= NARROW and all(block.is_words for block in others)
-            few = said <= (1.5 if narrow else 1) * BESIDE
+            worded = all(block.is_words for block in others)
+            few = said <= (1.5 * BESIDE if narrow else BESIDE if worded else 90)  # or two printed lines
             fits = few and len(figures) == 1 and all(b.is_words or b.kind == "output" for b in others)
         if fits and slide.title == last.title:
             for figure in figures:
@@ -295,6 +303,9 @@ def gathered(slides: list[Slide]) -> list[Slide]:
             last.blocks, last.notes = both, last.notes + slide.notes
         else:
             made.append(slide)
+    for slide in made:  # a line or two alone on a slide may say more
+        if slide.height <= BESIDE and all(block.is_words for block in slide.blocks):
+            slide.blocks = [block.more or block for block in slide.blocks]
     return made
 
 
