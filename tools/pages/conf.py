@@ -95,7 +95,9 @@ def marked(line: str) -> str:
 
 
 def process(app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]) -> None:
-    """Take a docstring from autodoc."""
+    """Take a docstring from autodoc; what Python says of a named tuple's fields says nothing."""
+    if lines and lines[0].startswith("Alias for field number"):
+        lines.clear()
     plain_to_rst(lines)
 
 

@@ -1,7 +1,7 @@
 // Boxes that scroll sideways can be reached and moved with the keyboard.
 document.addEventListener("DOMContentLoaded", () => {
   const mark = () => {
-    for (const box of document.querySelectorAll("pre, article table, .table-wrapper, div.math")) {
+    for (const box of document.querySelectorAll("pre, article table, .table-wrapper, div.math, .builder-drawing")) {
       if (box.scrollWidth > box.clientWidth + 1) box.tabIndex = 0;
       else box.removeAttribute("tabindex");
     }
