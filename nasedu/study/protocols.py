@@ -102,7 +102,7 @@ ENAS_CELLS = Recipe(
     methods={name: {**LEARNING, **changed} for name, changed in CHANGED.items()},
     model={"n_nodes": 3, "ops": ["max_pool_3x3", "skip_connect", "sep_conv_3x3", "sep_conv_5x5"]},
 )  # fmt: skip
-# The same in the DARTS space: epochs by CPU seconds on a core of its own (Intel Xeon, 2026-11-24, one thread),
+# The same in the DARTS space: epochs by CPU seconds on a core of its own (Intel Xeon, 2026-11-24, 1 thread),
 # 39 to 40 s a search: 7.8 an epoch of DARTS 1st, 20.2 of 2nd; ENAS 1.5 and 8.4 more where its controller
 # learns, 2.3 to choose; random 1.05 and 10.5 for its candidates. The rows say what they took.
 EQUAL_COST = replace(
