@@ -37,7 +37,7 @@ ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 
 ROOM = 560  # pixels of height below the title
-FULL = 830  # of a slide whose letters deck.js makes smaller: the first one, and references
+FULL = 830  # of a slide whose letters deck.js makes smaller: the first one, the summary, references
 BESIDE = 130  # words of at most this height share a slide with a figure
 NARROW = 1.5  # a figure at most this many times as wide as high leaves room for the words at its left
 LINE = 88  # characters of code on a line
@@ -343,7 +343,7 @@ def _add(slides: list[Slide], block: Block) -> None:
 
 def _most(slides: list[Slide], block: Block) -> int:
     """How high the last slide may become with this block; deck.js makes letters smaller where it must."""
-    if len(slides) == 1 or slides[-1].title.startswith("References"):
+    if len(slides) == 1 or slides[-1].title.startswith(("References", "Summary")):
         return FULL
     return ROOM + 70 if block.kind == "table" else ROOM
 
