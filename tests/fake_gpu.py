@@ -9,13 +9,25 @@ random numbers; a copy from the host that does not say `non_blocking`, which wai
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 GPU = torch.device("meta")
+
+
+@contextmanager
+def fake_cuda() -> Iterator[None]:
+    """Tensors made here have no content and may claim to be on "cuda"; an operation across devices raises."""
+    if torch.__version__.startswith("2.6.") and torch.version.cuda and not torch.cuda.is_available():
+        pytest.skip("torch 2.6 built for CUDA asks the driver even for tensors without content")
+    with FakeTensorMode():
+        yield
 
 
 def tensors(value: Any) -> Iterator[Tensor]:

@@ -9,8 +9,8 @@ from contextlib import nullcontext
 
 import pytest
 import torch
+from fake_gpu import fake_cuda
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
 
 from nasedu import CNN
@@ -252,7 +252,7 @@ def test_it_is_the_default_on_a_cpu(calls):
 @pytest.mark.parametrize("device", ["cuda", "meta"])
 def test_it_never_waits_for_a_device(device):
     """On a fake cuda device or on meta every .item() and .tolist() raises; only meta has a backward pass."""
-    with FakeTensorMode() if device == "cuda" else nullcontext(), torch.device(device):
+    with fake_cuda() if device == "cuda" else nullcontext(), torch.device(device):
         model = CNN(16, 3, 4, 5, 3, fast=True)
         for wanted in (True, False):
             arch = {label: torch.rand(shape) for label, shape in model.choices().items()}
