@@ -184,7 +184,8 @@ def test_ctrl_c_leaves_a_checkpoint_and_the_same_command_goes_on(tmp_path):
     # The bar is drawn once the first search has begun; before, Ctrl-C would only meet the imports.
     seen = ""
     while "DARTS" not in seen:
-        seen += process.stderr.read(1)
+        assert (more := process.stderr.read(1)), f"it ended before the search began: {seen}"
+        seen += more
     time.sleep(0.3)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=120)
