@@ -40,5 +40,5 @@ def test_everything_trains_on_a_cpu_of_this_kind(cpu):
     last = lines[-1] if lines else "the imports"
     assert code == 0, f"the process ended with {code} in: {last}\n{said}"
     assert last.startswith("done") and len(lines) > 100
-    wanted = {"AVX2": "AVX2", "SSE41": "DEFAULT"}.get(cpu, "")
-    assert wanted in last.upper(), f"torch took no notice of ATEN_CPU_CAPABILITY: {last}"
+    names = {"AVX2": ["DONE AVX2"], "SSE41": ["DONE DEFAULT", "DONE NO AVX"]}  # the last is torch 2.6's word
+    assert last.upper() in names.get(cpu, [last.upper()]), f"torch took no notice of ATEN_CPU_CAPABILITY: {last}"
