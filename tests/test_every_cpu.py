@@ -41,4 +41,6 @@ def test_everything_trains_on_a_cpu_of_this_kind(cpu):
     assert code == 0, f"the process ended with {code} in: {last}\n{said}"
     assert last.startswith("done") and len(lines) > 100
     names = {"AVX2": ["DONE AVX2"], "SSE41": ["DONE DEFAULT", "DONE NO AVX"]}  # the last is torch 2.6's word
-    assert last.upper() in names.get(cpu, [last.upper()]), f"torch took no notice of ATEN_CPU_CAPABILITY: {last}"
+    assert last.upper() in names.get(cpu, [last.upper()]), (
+        f"torch took no notice of ATEN_CPU_CAPABILITY: {last}"
+    )
