@@ -44,7 +44,8 @@ DRAWINGS = """() => [...Reveal.getCurrentSlide().querySelectorAll("img[src$='.sv
     return [one.getAttribute("src"), Math.min(box.width / one.naturalWidth, box.height / one.naturalHeight)
         * one.naturalWidth];
 })"""
-LETTERS = 14  # pixels that a letter in a drawing has on a slide, at least
+# Pixels that a letter in a drawing has on a slide, at least: a deep cell is wide, and a search may find one.
+LETTERS = 13
 
 
 def small_letters(page, folder) -> list[str]:
