@@ -44,8 +44,7 @@ DRAWINGS = """() => [...Reveal.getCurrentSlide().querySelectorAll("img[src$='.sv
     return [one.getAttribute("src"), Math.min(box.width / one.naturalWidth, box.height / one.naturalHeight)
         * one.naturalWidth];
 })"""
-# Pixels that a letter in a drawing has on a slide, at least: a deep cell is wide, and a search may find one.
-LETTERS = 13
+LETTERS = 14  # pixels that a letter in a drawing has on a slide, at least
 
 
 def small_letters(page, folder) -> list[str]:
