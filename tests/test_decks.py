@@ -102,6 +102,21 @@ def test_a_line_after_a_figure_waits_below_it_and_stands_at_the_left_of_a_narrow
     assert narrow.index("It falls.") < narrow.index("<img")
 
 
+JOINED = [
+    (2.0, "text", 130, True), (2.0, "item", 140, False), (1.5, "text", 195, True), (1.5, "text", 200, False),
+    (2.0, "output", 90, True), (1.5, "output", 100, False), (2.0, "code", 40, False),
+    (2.0, "figure", 40, False),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("aspect", "kind", "height", "joined"), JOINED)
+def test_a_few_words_join_a_figure_more_join_a_narrow_one_and_code_does_not(aspect, kind, height, joined):
+    figure = decks.Block("<img>", decks.ROOM, "figure", aspect)
+    made = decks.gathered([decks.Slide("T", [figure]), decks.Slide("T", [decks.Block("x", height, kind)])])
+    assert len(made) == (1 if joined else 2)
+    assert figure.height == (decks.ROOM - height if joined else decks.ROOM)
+
+
 def test_a_line_alone_on_a_slide_says_more_and_a_parenthesis_that_is_cut_is_none(tmp_path):
     said = "An edge is a sum. " + "It goes on and on about what that means for a network. " * 9
     shown = [new_output("stream", text="1\n" * 5)]

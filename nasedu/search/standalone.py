@@ -81,9 +81,10 @@ class StandaloneTrainer(Trainer):
             checkpoint_every=checkpoint_every, callbacks=callbacks, progress=progress,
             precision=precision,
         )  # fmt: skip
-        if not isinstance(compile, bool) and compile not in torch.compiler.list_backends(exclude_tags=()):
-            known = ", ".join(torch.compiler.list_backends(exclude_tags=()))
-            raise ArgumentError(f"compile is {short(compile)}; wanted True, False, or one of {known}")
+        if not isinstance(compile, bool) and compile not in (known := torch.compiler.list_backends(())):
+            raise ArgumentError(
+                f"compile is {short(compile)}; wanted True, False, or one of {', '.join(known)}"
+            )
         if compile:
             self.model.compile(backend="inductor" if compile is True else compile)
             self.remembered["compile"] = compile  # it rounds otherwise

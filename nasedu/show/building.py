@@ -234,14 +234,8 @@ def _network(axes: Axes) -> None:
     for i, (name, x) in enumerate(zip(names, xs, strict=True)):
         reduction, small = i in (3, 5), 0.62 if i < 3 else 0.46 if i < 5 else 0.34
         color = INK if name != "cell" else OKABE_ITO[4] if reduction else OKABE_ITO[5]
-        _box(
-            axes,
-            (x, 0),
-            "" if name == "cell" else name,
-            color,
-            (0.56 if name == "cell" else 0.72, 2 * small),
-            12,
-        )
+        text, width = ("", 0.56) if name == "cell" else (name, 0.72)
+        _box(axes, (x, 0), text, color, (width, 2 * small), 12)
         if i:
             _arrow(axes, (xs[i - 1] + 0.28, 0), (x - 0.28, 0), INK, 1.6)
         if 1 < i < 7:

@@ -82,11 +82,11 @@ MANY_SEEDS = replace(
 )  # fmt: skip
 # A cell search in which the controller learns, and what is changed in the others, one thing at a time; all
 # four together are the search of ENAS's released constants, in which it does not.
-LEARNING: dict[str, Any] = {
-    "method": "ENAS", "valid_share": 0.25, "ctrl_steps": 20, "ctrl_steps_aggregate": 10, "child_epochs": 20,
-    "paired": True, "reward_images": 256, "ctrl_lr": 0.01,
+TAUGHT: dict[str, Any] = {
+    "ctrl_steps": 20, "ctrl_steps_aggregate": 10, "paired": True, "ctrl_lr": 0.01,
     "ctrl_kwargs": {"tanh_constant": 2.5, "op_tanh_reduce": 1.0, "start_bias": 0.0, "normal_bias": 0.0},
 }  # fmt: skip
+LEARNING = {"method": "ENAS", "valid_share": 0.25, "child_epochs": 20, "reward_images": 256, **TAUGHT}
 OWN_IMAGES = {"paired": False, "reward_images": None, "baseline_decay": 0.99}
 CHANGED: dict[str, dict[str, Any]] = {
     "works": {},
@@ -110,13 +110,7 @@ EQUAL_COST = replace(
     methods={
         "DARTS 1st": {"arc_learning_rate": 0.02},
         "DARTS 2nd": {"arc_learning_rate": 0.02, "epochs": 2},
-        "ENAS": {
-            "epochs": 14, "child_epochs": 12, "paired": True, "reward_images": 128, "ctrl_lr": 0.01,
-            "ctrl_steps": 20, "ctrl_steps_aggregate": 10,
-            "ctrl_kwargs": {
-                "tanh_constant": 2.5, "op_tanh_reduce": 1.0, "start_bias": 0.0, "normal_bias": 0.0,
-            },
-        },
+        "ENAS": {"epochs": 14, "child_epochs": 12, "reward_images": 128, **TAUGHT},
         "random": {"epochs": 28, "n_candidates": 40},
     },
 )  # fmt: skip

@@ -152,9 +152,6 @@ def test_a_model_of_another_precision_gets_images_of_its_own():
     assert trainer.evaluate(trainer.valid)["loss"] > 0
 
 
-# ---- evaluation
-
-
 def test_a_compiled_model_is_trained_the_same():
     # A backend that records the graph and runs it as it is: no compiler needed, and no rounding of its own.
     def run(**options):
@@ -172,6 +169,9 @@ def test_a_compiled_model_is_trained_the_same():
     assert compiled.config()["compile"] == "aot_eager" and "compile" not in plain.config()
     with pytest.raises(ArgumentError, match="compile is 'fast'; wanted True, False, or one of .*inductor"):
         small(compile="fast")
+
+
+# ---- evaluation
 
 
 def test_evaluation_counts_by_the_running_averages_and_leaves_no_trace():

@@ -291,13 +291,14 @@ def gathered(slides: list[Slide]) -> list[Slide]:
         others = [block for block in both if block.kind != "figure"]
         said = sum(block.height for block in others)
         if not figures:
-            fits = said <= ROOM
+            most: float = ROOM
+        elif len(figures) > 1 or not all(block.is_words or block.kind == "output" for block in others):
+            most = -1
+        elif not all(block.is_words for block in others):
+            most = 90  # two printed lines
         else:
-            narrow = figures[0].aspect <= NARROW and all(block.is_words for block in others)
-            worded = all(block.is_words for block in others)
-            few = said <= (1.5 * BESIDE if narrow else BESIDE if worded else 90)  # or two printed lines
-            fits = few and len(figures) == 1 and all(b.is_words or b.kind == "output" for b in others)
-        if fits and slide.title == last.title:
+            most = 1.5 * BESIDE if figures[0].aspect <= NARROW else BESIDE
+        if said <= most and slide.title == last.title:
             for figure in figures:
                 figure.height = ROOM - said
             last.blocks, last.notes = both, last.notes + slide.notes
