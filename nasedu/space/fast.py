@@ -1,10 +1,12 @@
 """The fast path of a `Cell`: the numbers of the readable one, from fewer and larger pieces of work.
 
 What a search step does is little arithmetic on many small feature maps, so its time is that of moving maps
-through memory and of starting kernels. Four ideas, each a function below:
+through memory and of starting kernels. Five ideas, each a function below:
 
     edges side by side    The edges that leave a state read the same map, so an operation of all of them is
-                          computed at once, on E x C channels: `_side_by_side`, `Depthwise`, `_pointwise`.
+                          computed at once, on E x C channels: `_Side`, `Depthwise`, `_pointwise`.
+    add up early          What flows back into a state is the sum over its edges, so `Depthwise` hands back
+                          one map and not E: `_unfolded`.
     fold what is linear   A batch norm is y -> s y + t, once its mean and variance are known. The last one of
                           an operation and the edge's weight are one scale and shift, applied while summing:
                           `WeightedSum`. Neither the normalised nor the weighted map is ever written.
@@ -64,7 +66,10 @@ def statistics(y: Tensor) -> tuple[Tensor, Tensor]:
         return mean, variance
     n = _tile(y)
     rows = _rows(y).view(-1, n * y.shape[1], 1, 1)
-    means, variances = (v.view(n, -1) for v in torch.batch_norm_update_stats(rows, None, None, 0.0))
+    means, variances = torch.batch_norm_update_stats(rows, None, None, 0.0)
+    if n == 1:
+        return means, variances
+    means, variances = means.view(n, -1), variances.view(n, -1)
     mean = means.mean(dim=0)
     # The law of total variance: the mean of the variances and the variance of the means.
     return mean, variances.mean(dim=0) + (means - mean).square().mean(dim=0)
@@ -77,23 +82,27 @@ class Averages:
         self.norms: list[nn.BatchNorm2d] = []
         self.means: list[Tensor] = []
         self.variances: list[Tensor] = []
+        self.unbiased: list[float] = []  # what makes such a variance an unbiased one
 
     def see(self, y: Tensor, norms: Sequence[nn.BatchNorm2d], shared: bool = False) -> tuple[Tensor, Tensor]:
         """The statistics of `y`: of the maps of len(norms) edges side by side, or of one that they share."""
         with torch.no_grad():
             mean, variance = statistics(y)
             n, pixels = len(norms), y.numel() // y.shape[1]
-            unbiased = variance * (pixels / max(pixels - 1, 1))
             self.norms += norms
             self.means += [mean] * n if shared else mean.chunk(n)
-            self.variances += [unbiased] * n if shared else unbiased.chunk(n)
+            self.variances += [variance] * n if shared else variance.chunk(n)
+            self.unbiased += [pixels / max(pixels - 1, 1)] * n
         return mean, variance
 
     @torch.no_grad()
     def update(self) -> None:
         """As `nn.BatchNorm2d` does in training, for all of them at once."""
+        if not self.norms:
+            return
         by_momentum: dict[float | None, list[Any]] = {}
-        for seen in zip(self.norms, self.means, self.variances, strict=True):
+        unbiased = torch._foreach_mul(self.variances, self.unbiased)
+        for seen in zip(self.norms, self.means, unbiased, strict=True):
             if seen[0].track_running_stats:
                 by_momentum.setdefault(seen[0].momentum, []).append(seen)
         for momentum, of in by_momentum.items():
@@ -134,6 +143,25 @@ def _grids(x: Tensor) -> Tensor:
     return x.transpose(2, 3).reshape(b, h // 2, w // 2, 4 * c).permute(0, 3, 1, 2)
 
 
+def _columns(x: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, 2 C, H, W/2): even columns beside odd ones, in channels-last memory a view."""
+    b, c, h, w = x.shape
+    return x.permute(0, 2, 3, 1).reshape(b, h, w // 2, 2 * c).permute(0, 3, 1, 2)
+
+
+def _unfolded(gx: Tensor, n: int) -> Tensor:
+    """(B, n x C, H, W) -> (B, C, H, W), the sum over n: the way back from n copies side by side."""
+    if n == 1:
+        return gx
+    b, k, h, w = gx.shape
+    c = k // n
+    if c < 32:  # short rows: as a product with n unit matrices
+        rows = _rows(gx) @ torch.eye(c, dtype=gx.dtype, device=gx.device).repeat(n, 1)
+    else:
+        rows = _rows(gx).view(-1, n, c).sum(dim=1)
+    return rows.view(b, h, w, c).permute(0, 3, 1, 2)
+
+
 def _depthwise_backward(
     g: Tensor, x: Tensor, weight: Tensor, stride: int, dilation: int, need_x: bool, need_weight: bool
 ) -> tuple[Tensor | None, Tensor | None]:
@@ -158,40 +186,82 @@ def _depthwise_backward(
     grids = dilation == 2 and stride == 1 and x.shape[2] % 2 == 0 and x.shape[3] % 2 == 0
     if grids:
         g, x, dilation, same = _grids(g), _grids(x), 1, [p, p]
-    weight = weight.new_empty(x.shape[1], 1, k, k)
-    if k == 3 or dilation > 1:
-        gw = gradient(x, weight, same, (False, True))[1]
-    else:  # oneDNN is fast for kernels of three columns, and many times slower beyond: three at a time
-        gw = torch.cat(
-            [
-                gradient(F.pad(x, (p - i, i + n - 1 - p, p, p)), weight[..., :n], [0, 0], (False, True))[1]
-                for i in range(0, k, 3)
-                for n in [min(3, k - i)]
-            ],
-            dim=3,
-        )
+    gw = _weight_gradient(g, x, k, dilation) if stride == 1 else gradient(x, weight, same, (False, True))[1]
     return gx, gw.view(4, -1, 1, k, k).sum(dim=0) if grids else gw
 
 
+def _weight_gradient(g: Tensor, x: Tensor, k: int, dilation: int) -> Tensor:
+    """Of a depthwise convolution of stride 1 on a CPU: (C, 1, k, k)."""
+
+    def gradient(g: Tensor, x: Tensor, columns: int) -> Tensor:
+        weight = x.new_empty(x.shape[1], 1, k, columns)
+        padding, steps = [dilation * (k // 2), dilation * (columns // 2)], [dilation] * 2
+        rest = [1, 1], padding, steps, False, [0, 0], x.shape[1], [False, True, False]
+        return conv_backward(g, x, weight, None, *rest)[1]
+
+    if k != 5 or dilation > 1:
+        return gradient(g, x, k)
+    # oneDNN is fast for kernels of three columns, and many times slower beyond. Columns 1 and 3 of five are
+    # the outer ones of the three in the middle. Columns 0, 2, 4 are two apart, which is one apart among the
+    # even columns of the map, and among the odd ones; of each it wants three, so a map is widened to six.
+    if more := max(6 - x.shape[3], x.shape[3] % 2):
+        g, x = F.pad(g, (0, more)), F.pad(x, (0, more))
+    middle = gradient(g, x, 3)
+    apart = gradient(_columns(g), _columns(x), 3).view(2, -1, 1, k, 3).sum(dim=0)
+    return torch.stack([apart[..., 0], middle[..., 0], apart[..., 1], middle[..., 2], apart[..., 2]], dim=-1)
+
+
 class Depthwise(Function):
-    """A convolution of each channel alone: x (B, K, H, W), weight (K, 1, k, k), stride, dilation."""
+    """A convolution of each channel alone of `n` copies of x (B, C, H, W) side by side, n x C channels.
+
+    `wide` are the copies, made before, for all operations that want them; weight (n x C, 1, k, k), stride,
+    dilation. The way back adds up the gradients of the copies before anything else does: they are n maps.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int, dilation: int) -> Tensor:
+    def forward(ctx: Any, x: Tensor, wide: Tensor, weight: Tensor, stride: int, dilation: int) -> Tensor:
         """See `_depthwise`."""
-        ctx.save_for_backward(x, weight)
+        ctx.save_for_backward(x, wide, weight)
         ctx.sizes = stride, dilation
-        return _depthwise(x, weight, stride, dilation)
+        return _depthwise(wide, weight, stride, dilation)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple:
         """One gradient for each argument of `forward`, None where there is none."""
-        needed = ctx.needs_input_grad[:2]
+        x, wide, weight = ctx.saved_tensors
+        need_x, _, need_weight, *_ = ctx.needs_input_grad
+        n, (stride, dilation) = wide.shape[1] // x.shape[1], ctx.sizes
         if torch.is_grad_enabled():
-            found = _differentiably(lambda *xs: _depthwise(*xs, *ctx.sizes), ctx.saved_tensors, g, needed)
-            return *found, None, None
+
+            def plain(x: Tensor, weight: Tensor) -> Tensor:
+                return _depthwise(torch.cat([x] * n, dim=1), weight, stride, dilation)
+
+            gx, gw = _differentiably(plain, (x, weight), g, (need_x, need_weight))
+            return gx, None, gw, None, None
         g = g.contiguous(memory_format=LAST)
-        return *_depthwise_backward(g, *ctx.saved_tensors, *ctx.sizes, *needed), None, None
+        gx, gw = _depthwise_backward(g, wide, weight, stride, dilation, need_x, need_weight)
+        return None if gx is None else _unfolded(gx, n), None, gw, None, None
+
+
+class Grid(Function):
+    """Every second row and column of x (B, C, H, W), from the first (start 0) or the second (1) on.
+
+    A slice, but its gradient comes in channels-last memory, too: all that is added to it stays fast.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, start: int) -> Tensor:
+        """A copy of these pixels."""
+        ctx.shape, ctx.start = x.shape, start
+        return x[:, :, start::2, start::2].contiguous(memory_format=LAST)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple:
+        """Zero where no pixel was taken."""
+        b, c, h, w = ctx.shape
+        gx = g.new_zeros(b, h, w, c).permute(0, 3, 1, 2)
+        gx[:, :, ctx.start :: 2, ctx.start :: 2] = g
+        return gx, None
 
 
 def _normalised(y: Tensor, eps: float) -> Tensor:
@@ -257,9 +327,10 @@ class WeightedSum(Function):
         means = torch.stack(list(moments[:n]))  # (n, K)
         inverses = (torch.stack(list(moments[n:])) + eps).rsqrt()
         scales, shift = scale_and_shift(weights, means, inverses)
-        ctx.save_for_backward(weights, means, inverses, scales, *ys)
+        ctx.save_for_backward(weights, means, inverses, *ys)
         ctx.eps, tile = eps, _tile(ys[0])
-        shift, scales = shift.repeat(tile), scales.repeat(1, tile)
+        if tile > 1:
+            shift, scales = shift.repeat(tile), scales.repeat(1, tile)
         total = torch.addcmul(shift, _rows(ys[0]).view(-1, tile * k), scales[0])
         for y, scale in zip(ys[1:], scales[1:], strict=True):
             total.addcmul_(_rows(y).view(-1, tile * k), scale)
@@ -268,7 +339,7 @@ class WeightedSum(Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple:
         """One gradient for each argument of `forward`, None where there is none."""
-        weights, means, inverses, scales, *ys = ctx.saved_tensors
+        weights, means, inverses, *ys = ctx.saved_tensors
         needed = ctx.needs_input_grad[:1] + ctx.needs_input_grad[3:]
         b, k, h, w = g.shape
         if torch.is_grad_enabled():
@@ -279,23 +350,17 @@ class WeightedSum(Function):
 
             of_weights, *rest = _differentiably(plain, (weights, *ys), g, needed)
             return of_weights, None, None, *rest
-        tile, pixels = _tile(g), g.numel() // k
-        g = _rows(g.contiguous(memory_format=LAST)).view(-1, tile * k)
-        flat = [_rows(y).view(-1, tile * k) for y in ys]
-        g_sum = g.sum(dim=0).view(tile, k).sum(dim=0)
-        gy_sums = torch.stack([(g * y).sum(dim=0).view(tile, k).sum(dim=0) for y in flat])  # (n, K)
-        gz_sums = (gy_sums - means * g_sum) * inverses  # of the gradient times the normalised map
-        of_weights = gz_sums.view(len(ys), len(weights), -1).sum(dim=2).t() if needed[0] else None
-        # The gradient of a batch norm is a g + b y + c.
-        of_y = -scales * inverses * gz_sums / pixels
-        constant = -scales * g_sum / pixels - of_y * means
-        a, of_y, constant = (v.repeat(1, tile) for v in (scales, of_y, constant))
-        gys = [
-            torch.addcmul(constant[i], g, a[i]).addcmul_(y, of_y[i]).view(b, h, w, k).permute(0, 3, 1, 2)
-            if needed[1 + i]
-            else None
-            for i, y in enumerate(flat)
-        ]
+        g, columns = g.contiguous(memory_format=LAST), weights.t().repeat_interleave(k // len(weights), dim=1)
+        gys: list[Tensor | None] = []
+        gz_sums: list[Tensor] = []  # of the gradient times the normalised map
+        for y, mean, inverse, column, need in zip(ys, means, inverses, columns, needed[1:], strict=True):
+            moments, wanted = (None, None, mean, inverse, True, ctx.eps), [need, needed[0], False]
+            gy, gz_sum, _ = bn_backward(g, y, column, *moments, wanted)
+            gys.append(gy if need else None)
+            gz_sums.append(gz_sum)
+        if not needed[0]:
+            return None, None, None, *gys
+        of_weights = torch.stack(gz_sums).view(len(ys), len(weights), -1).sum(dim=2).t()
         return of_weights, None, None, *gys
 
 
@@ -310,18 +375,34 @@ class _Side:
         self.relu = once(x, "relu", F.relu)
 
     @cached_property
-    def repeated(self) -> Tensor:
-        """max(x, 0) for each edge: (B, n x C, H, W)."""
-        return torch.cat([self.relu] * self.n, dim=1)
+    def whole(self) -> tuple[Tensor, Tensor]:
+        """max(x, 0), and the same for each edge: (B, n x C, H, W)."""
+        return self.relu, self._repeated(self.relu)
 
     @cached_property
-    def even(self) -> Tensor:
+    def even(self) -> tuple[Tensor, Tensor]:
         """The same for the grid of even rows and columns, which is all that dilation and stride 2 want."""
-        return torch.cat([self.relu[:, :, ::2, ::2]] * self.n, dim=1)
+        grid = Grid.apply(self.relu, 0)
+        return grid, self._repeated(grid)
+
+    def _repeated(self, x: Tensor) -> Tensor:
+        return torch.cat([x.detach()] * self.n, dim=1) if self.n > 1 else x.detach()
 
 
 def _weights(convolutions: Sequence[nn.Conv2d]) -> Tensor:
     return torch.cat([convolution.weight for convolution in convolutions])
+
+
+def _pointwise(x: Tensor, convolutions: Sequence[nn.Conv2d]) -> Tensor:
+    """The 1x1 convolution of each edge on its own channels: x (B, n x C, H, W), and the same size."""
+    b, k, h, w = x.shape
+    n = len(convolutions)
+    if x.device.type != "cpu" or (n - 1) * (k // n) > 24:
+        return F.conv2d(x, _weights(convolutions), groups=n)
+    # One product with zeros between the edges, as long as these are few: it is faster than a convolution.
+    blocks = [convolution.weight.flatten(1) for convolution in convolutions]
+    rows = _rows(x) @ (torch.block_diag(*blocks) if n > 1 else blocks[0]).t()
+    return rows.view(b, h, w, -1).permute(0, 3, 1, 2)
 
 
 # Each takes the state and, for each layer of the operation, those of all edges. The answer is their maps side
@@ -331,31 +412,31 @@ Maps = tuple[Tensor, Sequence[nn.BatchNorm2d]]
 
 def _sep_conv(side: _Side, layers: Sequence[Sequence]) -> Maps:
     _, first, mix_first, norms, _, second, mix_second, last = layers
-    u = Depthwise.apply(side.repeated, _weights(first), side.stride, 1)
-    y = F.conv2d(u, _weights(mix_first), groups=side.n)
+    u = Depthwise.apply(*side.whole, _weights(first), side.stride, 1)
+    y = _pointwise(u, mix_first)
     u = NormReluDepthwise.apply(y, _weights(second), *side.averages.see(y, norms), norms[0].eps)
-    return F.conv2d(u, _weights(mix_second), groups=side.n), last
+    return _pointwise(u, mix_second), last
 
 
 def _dil_conv(side: _Side, layers: Sequence[Sequence]) -> Maps:
     _, depthwise, mix, norms = layers
     if side.stride == 2 and side.relu.shape[2] % 2 == side.relu.shape[3] % 2 == 0:
-        u = Depthwise.apply(side.even, _weights(depthwise), 1, 1)
+        u = Depthwise.apply(*side.even, _weights(depthwise), 1, 1)
     else:
-        u = Depthwise.apply(side.repeated, _weights(depthwise), side.stride, 2)
-    return F.conv2d(u, _weights(mix), groups=side.n), norms
+        u = Depthwise.apply(*side.whole, _weights(depthwise), side.stride, 2)
+    return _pointwise(u, mix), norms
 
 
 def _conv(side: _Side, layers: Sequence[Sequence]) -> Maps:
     _, convolutions, norms = layers
     x, weight, stride = side.relu, _weights(convolutions), side.stride
     if weight.shape[-1] == 1:  # see `fast_ops.Pointwise`
-        x, stride = x[:, :, ::stride, ::stride], 1
+        x, stride = side.even[0] if stride == 2 else x, 1
     return F.conv2d(x, weight, None, stride, weight.shape[-1] // 2), norms
 
 
 def _reduce(side: _Side, layers: Sequence[Sequence]) -> Maps:
-    pixels = torch.cat([side.relu[:, :, ::2, ::2], side.relu[:, :, 1::2, 1::2]], dim=1)
+    pixels = torch.cat([side.even[0], Grid.apply(side.relu, 1)], dim=1)
     blocks = [torch.block_diag(r.conv_1.weight.flatten(1), r.conv_2.weight.flatten(1)) for r in layers[0]]
     return F.conv2d(pixels, torch.cat(blocks)[:, :, None, None]), [r.bn for r in layers[0]]
 
@@ -501,9 +582,11 @@ def applies(cell: "Cell", s0: Tensor, s1: Tensor, arch: Arch) -> bool:
         return False
     if cell.label == "reduce" and (s1.shape[2] % 2 or s1.shape[3] % 2):
         return False
-    above = [module for part in (*cell.preprocess, *cell.edges) for module in (part, *part.children())]
-    operations = [operation for choice in choices for operation in choice.layers.values()]
-    modules = above + operations + [layer for operation in operations for layer in operation.children()]
+    # Of their own lists: `children()` asks each time whether a module comes twice, and there are hundreds.
+    parts = [*cell.preprocess._modules.values(), *cell.edges._modules.values()]
+    operations = [operation for choice in choices for operation in choice.layers._modules.values()]
+    some = [one for one in parts + operations if one is not None]
+    modules = [module for one in some for module in (one, *one._modules.values()) if module is not None]
     return all(
         not (module._forward_hooks or module._forward_pre_hooks)
         and (not isinstance(module, nn.BatchNorm2d) or (module.training and not module.affine))

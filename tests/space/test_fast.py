@@ -24,6 +24,7 @@ CASES = {
     "primitives": {},
     "other operations": {"ops": OTHERS},
     "two edges wide": {"channels": 16},
+    "many channels": {"channels": 32, "input_size": 8},
     "one channel": {"channels": 2, "stem_multiplier": 1},
     "partial": {"channels": 16, "partial": 4},
     "odd maps": {"input_size": 12, "n_nodes": 2},
@@ -117,6 +118,18 @@ def test_and_in_float32(name, calls):
         gradient = kind in ("arch.", "gradient")
         assert (statistics.median(of_kind) if gradient else max(of_kind)) <= 1e-5, (kind, of_kind)
     assert len(calls) == 15
+
+
+@pytest.mark.parametrize("kernel, dilation", [(3, 1), (5, 1), (5, 2)])
+@pytest.mark.parametrize("width", [3, 4, 5, 6, 8, 11])
+def test_the_weight_gradient_of_a_depthwise_convolution(kernel, dilation, width):
+    generator = torch.Generator().manual_seed(0)
+    x, g = (torch.randn(2, 3, 7, width, generator=generator, dtype=torch.float64) for _ in range(2))
+    weight = torch.zeros(3, 1, kernel, kernel, dtype=torch.float64, requires_grad=True)
+    out = nn.functional.conv2d(x, weight, padding=dilation * (kernel // 2), dilation=dilation, groups=3)
+    (wanted,) = torch.autograd.grad(out, weight, g)
+    x, g = (t.contiguous(memory_format=torch.channels_last) for t in (x, g))
+    torch.testing.assert_close(fast._weight_gradient(g, x, kernel, dilation), wanted)
 
 
 def test_edges_in_several_parts(monkeypatch):
