@@ -199,13 +199,18 @@ def _weight_gradient(g: Tensor, x: Tensor, k: int, dilation: int) -> Tensor:
         rest = [1, 1], padding, steps, False, [0, 0], x.shape[1], [False, True, False]
         return conv_backward(g, x, weight, None, *rest)[1]
 
-    if k != 5 or dilation > 1:
+    if k > 3 and max(x.shape[2:]) <= dilation * (k // 2):  # the outermost taps never meet the map
+        return F.pad(_weight_gradient(g, x, k - 2, dilation), (1, 1, 1, 1))
+    in_parts = k == 5 and dilation == 1
+    # oneDNN is up to ten times slower for maps that are lower than the kernel.
+    rows, columns = max(k - x.shape[2], 0), x.shape[3] % 2 if in_parts else 0
+    if rows or columns:
+        g, x = F.pad(g, (0, columns, 0, rows)), F.pad(x, (0, columns, 0, rows))
+    if not in_parts:
         return gradient(g, x, k)
-    # oneDNN is fast for kernels of three columns, and many times slower beyond. Columns 1 and 3 of five are
-    # the outer ones of the three in the middle. Columns 0, 2, 4 are two apart, which is one apart among the
-    # even columns of the map, and among the odd ones; of each it wants three, so a map is widened to six.
-    if more := max(6 - x.shape[3], x.shape[3] % 2):
-        g, x = F.pad(g, (0, more)), F.pad(x, (0, more))
+    # It is fast for kernels of three columns, and many times slower beyond. Columns 1 and 3 of five are the
+    # outer ones of the three in the middle. Columns 0, 2, 4 are two apart, which is one apart among the even
+    # columns of the map, and among the odd ones.
     middle = gradient(g, x, 3)
     apart = gradient(_columns(g), _columns(x), 3).view(2, -1, 1, k, 3).sum(dim=0)
     return torch.stack([apart[..., 0], middle[..., 0], apart[..., 1], middle[..., 2], apart[..., 2]], dim=-1)
