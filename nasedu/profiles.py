@@ -33,10 +33,12 @@ class Profile:
     seeds: int  # repetitions where a result has a spread
     table_seeds: int  # of a search in the truth table, which trains nothing
     run_images: int  # of `make run`, which has five minutes for two searches and the trainings of four cells
+    run_layers: int  # cells of its supernets
     run_epochs: int  # of its DARTS search
     run_enas_epochs: int  # of its ENAS search, the last three with updates of the controller
     run_train_epochs: int  # of each training from scratch
     run_seeds: int  # trainings of each cell
+    run_processes: int  # at most so many at once, each on a core of its own
 
     @property
     def device(self) -> torch.device:
@@ -70,10 +72,12 @@ TABLE: dict[str, tuple[Any, Any, Any]] = {
     "seeds":        (2,          3,      3),
     "table_seeds":  (200,        5_000,  5_000),
     "run_images":   (200,        4_000,  20_000),
-    "run_epochs":   (1,          4,      10),
+    "run_layers":   (3,          4,      8),
+    "run_epochs":   (1,          8,      10),
     "run_enas_epochs":  (2,      15,     30),
     "run_train_epochs": (1,      3,      10),
     "run_seeds":        (1,      2,      3),
+    "run_processes":    (1,      2,      1),
 }
 # fmt: on
 

@@ -1,55 +1,68 @@
 """What `make run` does: search with DARTS and with ENAS, train what they found and two cells drawn blindly,
 all from scratch by one recipe, and show whether the searches were worth it.
 
-A record, run.json, holds all of it: the recipe, the searches, the trainings.
+A record, run.json, holds all of it: the recipe, the searches, the trainings. Two processes of one thread do
+half of it each, where there are two cores: a search, and the trainings of its cell and of a blind one.
 """
 
 import math
+import multiprocessing
+import os
+import signal
+import sys
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import mean, variance
-from typing import Any
+from typing import Any, NamedTuple
+
+import torch
+from tqdm.auto import tqdm
 
 from nasedu.data.datasets import get_dataset
 from nasedu.data.images import DatasetError, ImageDataset
+from nasedu.errors import NaseduError
 from nasedu.files import locked, try_place
 from nasedu.profiles import Profile
 from nasedu.search.history import History
 from nasedu.search.registry import METHODS
 from nasedu.show import page
 from nasedu.space.genotype import Genotype
-from nasedu.study.protocols import blind, train_cell
+from nasedu.study.protocols import FEW_CHOICES, TAUGHT, blind, train_cell
 from nasedu.study.recipe import Recipe
 from nasedu.study.record import Record, RecordError, conduct, load, plain, stamp
 from nasedu.study.statistics import binomial_interval, student
 from nasedu.study.truth import described
 
 SEARCHES = {"DARTS": "DARTS 1st", "ENAS": "ENAS"}  # what the page calls them -> the method's name
+HALVES = {"DARTS": ("DARTS", "blind 1"), "ENAS": ("ENAS", "blind 2")}  # search -> the cells trained with it
+CELLS = (*SEARCHES, "blind 1", "blind 2")
 LEAST = (20, 10)  # training and test images, under which nothing can be said
+
+
+class RunError(NaseduError, RuntimeError):
+    """The half of the run that another process did came to nothing; the message says what is known."""
 
 
 def recipes(sizes: Profile, train: int, seed: int) -> tuple[Recipe, Recipe]:
     """How `make run` searches and how it trains, on so many training images; a profile's sizes are bounds."""
     batch = min(sizes.batch_size, max(2, train // 10))  # five batches in each half, at least
-    updates = {"paired": True, "ctrl_lr": 0.01, "ctrl_steps": 20, "ctrl_steps_aggregate": 10}
     alone = max(0, sizes.run_enas_epochs - 3)
     search = Recipe(
         pixels=sizes.image_size, images=train, valid_images=0, test_images=sizes.test_images,
-        data_seed=seed, channels=sizes.channels, layers=sizes.layers, epochs=sizes.run_epochs,
-        batch_size=batch, lr_min=0.001, crop_padding=sizes.image_size // 8,
+        data_seed=seed, channels=sizes.channels, layers=sizes.run_layers, epochs=sizes.run_epochs,
+        batch_size=batch, lr=0.05, lr_min=0.001, crop_padding=sizes.image_size // 8, model=FEW_CHOICES,
         methods={
             "DARTS 1st": {"arc_learning_rate": 0.02},
             "ENAS": {
-                **updates, "epochs": sizes.run_enas_epochs, "child_epochs": alone,
-                "reward_images": min(256, train // 4),
-                "ctrl_kwargs": {
-                    "tanh_constant": 2.5, "op_tanh_reduce": 1.0, "start_bias": 0.0, "normal_bias": 0.0,
-                },
+                **TAUGHT, "ctrl_steps": 10, "epochs": sizes.run_enas_epochs, "child_epochs": alone,
+                "valid_share": 0.25, "reward_images": min(256, train // 8),
             },
         },
     )  # fmt: skip
-    return search, replace(search, epochs=sizes.run_train_epochs, lr=0.05, lr_min=0.0, methods={})
+    judge = replace(search, epochs=sizes.run_train_epochs, lr_min=0.0, methods={}, model={})
+    return search, judge
 
 
 def images(sizes: Profile, data: str, seed: int) -> tuple[ImageDataset, ImageDataset, list[str]]:
@@ -84,43 +97,134 @@ def make(sizes: Profile, data: str, out: Path, seed: int) -> Path:
         return _make(sizes, data, out, seed)
 
 
+class Plan(NamedTuple):
+    """All that a half of the run has to know; another process is sent it."""
+
+    search: Recipe
+    judge: Recipe
+    data: tuple[ImageDataset, ImageDataset]
+    seed: int
+    seeds: int
+    device: torch.device
+    out: Path
+
+    def keys(self, halves: Sequence[str]) -> list[dict[str, Any]]:
+        """The runs of these halves: the searches, then the trainings, seed by seed."""
+        cells = [cell for cell in CELLS if any(cell in HALVES[name] for name in halves)]
+        return [{"search": name, "seed": self.seed} for name in halves] + [
+            {"cell": cell, "seed": self.seed + s} for s in range(self.seeds) for cell in cells
+        ]
+
+    def found(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Genotype]:
+        """The four cells by name, as far as they are known: the blind ones, and those of these rows."""
+        drawn = {f"blind {i + 1}": blind(self.seed * 2 + i, self.search.model) for i in range(2)}
+        return drawn | {row["key"]["search"]: _cell(row) for row in rows if "search" in row["key"]}
+
+
 def _make(sizes: Profile, data: str, out: Path, seed: int) -> Path:
     train, test, said = images(sizes, data, seed)
-    search, judge = recipes(sizes, len(train), seed)
-    cells = [*SEARCHES, "blind 1", "blind 2"]
-    keys: list[dict[str, Any]] = [{"search": name, "seed": seed} for name in SEARCHES]
-    keys += [{"cell": cell, "seed": seed + s} for s in range(sizes.run_seeds) for cell in cells]
-    new = Record("run", search, described((train, test)), "python -m nasedu run")
-    part, found = out / "run.part.json", {f"blind {i + 1}": blind(seed * 2 + i) for i in range(2)}
-    kept = _begun(part, new, out)
-    found.update({row["key"]["search"]: _cell(row) for row in kept if "search" in row["key"]})
-    datasets = (train, test, test)
-
-    def run(key: Mapping[str, Any]) -> dict[str, Any]:
-        if "cell" in key:
-            print(f"training {key['cell']}'s cell from scratch, seed {key['seed']}")
-            more = {"progress": True, "device": sizes.device}
-            return train_cell(judge, datasets, found[key["cell"]], key["seed"], **more)
-        name = key["search"]
-        options = {"checkpoint": _checkpoint(out, name), "progress": True, "device": sizes.device}
-        trainer = search.search(SEARCHES[name], train, seed, **options)
-        history = trainer.fit()
-        if not trainer.finished():
-            raise KeyboardInterrupt
-        found[name] = Genotype.from_dict(trainer.export())
-        shared = trainer.score(found[name].arch(), test)["acc1"]
-        return {"genotype": asdict(found[name]), "shared_acc1": shared, "history": history.epochs}
-
+    plan = Plan(*recipes(sizes, len(train), seed), (train, test), seed, sizes.run_seeds, sizes.device, out)
     try:
-        record = conduct(new, part, keys, run, progress=False)
+        if min(sizes.run_processes, os.cpu_count() or 1) > 1:
+            halves = _side_by_side(plan)
+        else:
+            halves = [_half(plan, name) for name in SEARCHES]
     except KeyboardInterrupt:
         print("to go on: the same command again")
         raise
-    written = show(record, judge, found, (train, test), out, sizes.name, said)
+    rows = {str(row["key"]): row for half in halves for row in half}
+    record = replace(halves[0], rows=tuple(rows[str(key)] for key in plan.keys(list(SEARCHES))))
+    found = plan.found(record.rows)
+    written = show(record, plan.judge, found, (train, test), out, sizes.name, said)
     record.save(out / "run.json")
-    for path in (part, *(_checkpoint(out, name) for name in SEARCHES)):
-        path.unlink(missing_ok=True)
+    for name in SEARCHES:
+        _forget(out, name)
     return written
+
+
+def _half(plan: Plan, name: str) -> Record:
+    """Search by one method, and train its cell and a blind one; or go on with that."""
+    new = Record("run", plan.search, described(plan.data), "python -m nasedu run")
+    train, test = plan.data
+    found = plan.found(_begun(plan.out, name, new))
+
+    def run(key: Mapping[str, Any]) -> dict[str, Any]:
+        options: dict[str, Any] = {"progress": True, "device": plan.device}
+        if "cell" in key:
+            tqdm.write(f"training {key['cell']}'s cell from scratch, seed {key['seed']}")
+            return train_cell(plan.judge, (train, test, test), found[key["cell"]], key["seed"], **options)
+        options["checkpoint"] = _checkpoint(plan.out, name)
+        trainer = plan.search.search(SEARCHES[name], train, plan.seed, **options)
+        history = trainer.fit()
+        if not trainer.finished():
+            raise KeyboardInterrupt
+        found[name] = trainer.genotype()
+        shared = trainer.score(trainer.best(), test)["acc1"]
+        return {"genotype": asdict(found[name]), "shared_acc1": shared, "history": history.epochs}
+
+    return conduct(new, _part(plan.out, name), plan.keys([name]), run, progress=False)
+
+
+def _side_by_side(plan: Plan) -> list[Record]:
+    """Both halves at once: DARTS's in this process, ENAS's in another one, their bars below each other."""
+    context, threads = multiprocessing.get_context("spawn"), torch.get_num_threads()
+    lock = context.RLock()
+    other = context.Process(target=_other_half, args=(plan, "ENAS", threads, lock), daemon=True)
+    before = tqdm.get_lock()
+    tqdm.set_lock(lock)
+    # Ctrl-C is for this process, which passes it on once the other one can answer it.
+    answer = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    other.start()
+    signal.signal(signal.SIGINT, answer)
+    try:
+        mine = _half(plan, "DARTS")
+        other.join()
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt) and other.pid and other.is_alive():
+            os.kill(other.pid, signal.SIGINT)  # it saves its search, and ends
+            other.join(20)
+        raise
+    finally:
+        other.terminate()
+        tqdm.set_lock(before)
+    if other.exitcode == 130:
+        raise KeyboardInterrupt
+    if other.exitcode:
+        raise RunError(
+            f"ENAS's half ended with code {other.exitcode}; if no reason stands above, it was killed, as on "
+            "a machine out of memory. To go on: the same command again"
+        )
+    return [mine, load(_part(plan.out, "ENAS"))]
+
+
+def _other_half(plan: Plan, name: str, threads: int, lock: Any) -> None:
+    """What the other process does: a half of the run, which it leaves in its file."""
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()  # out of the terminal's reach
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    torch.set_num_threads(threads)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    tqdm.set_lock(lock)
+    try:
+        with tqdm(bar_format=" ", total=0, leave=False):  # the line of the first process's bar
+            _half(plan, name)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except NaseduError as error:
+        print(f"nasedu: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _end_with(parent: Any) -> None:
+    """A process that is killed takes its child with it."""
+    parent.join()
+    os._exit(1)
+
+
+def _part(out: Path, name: str) -> Path:
+    return out / f"{name.lower()}.part.json"
 
 
 def _checkpoint(out: Path, name: str) -> Path:
@@ -128,11 +232,12 @@ def _checkpoint(out: Path, name: str) -> Path:
 
 
 def _cell(row: Mapping[str, Any]) -> Genotype:
-    return Genotype.from_dict({"format": "nasedu-genotype", "version": 1, **row["genotype"]})
+    return Genotype(**row["genotype"])
 
 
-def _begun(part: Path, new: Record, out: Path) -> Sequence[Mapping[str, Any]]:
-    """The rows of the run that was interrupted here, if it was the same; else it is forgotten, and said."""
+def _begun(out: Path, name: str, new: Record) -> Sequence[Mapping[str, Any]]:
+    """The rows of the half that was interrupted here, if it was the same; else it is forgotten, and said."""
+    part = _part(out, name)
     if not part.exists():
         return ()
     try:
@@ -143,9 +248,13 @@ def _begun(part: Path, new: Record, out: Path) -> Sequence[Mapping[str, Any]]:
     except RecordError as error:
         why = f"not readable ({error})"
     print(f"{part} is {why}: begun anew")
-    for path in (part, *(_checkpoint(out, name) for name in SEARCHES)):
-        path.unlink(missing_ok=True)
+    _forget(out, name)
     return ()
+
+
+def _forget(out: Path, name: str) -> None:
+    for path in (_part(out, name), _checkpoint(out, name)):
+        path.unlink(missing_ok=True)
 
 
 # ---- what came of it
@@ -189,18 +298,20 @@ def show(
 ) -> Path:
     """Write the page of a whole run."""
     train, test = data
-    searches, accuracies = [], {}
+    searches, accuracies, recipe = [], {}, record.recipe
     for name in SEARCHES:
         (row,) = record.select(search=name)
         history, last = History(list(row["history"]), row["seconds"]), row["history"][-1]
         results = {
             "Time": f"{row['seconds']:.0f} CPU seconds, {len(history)} epochs",
-            "Accuracy on the training half, last epoch": f"{last['train_acc1']:.1%}",
-            "Accuracy on the architecture half, last epoch": f"{last['valid_acc1']:.1%}",
+            "Accuracy on the images of the weights, last epoch": f"{last['train_acc1']:.1%}",
+            "Accuracy on those of the architecture, last epoch": f"{last['valid_acc1']:.1%}",
             f"Accuracy in the supernet, on {len(test):,} other images": f"{row['shared_acc1']:.1%}",
         }
         about = METHODS[SEARCHES[name]].about
-        searches.append(page.Search(name, about, found[name], last["arch"], history, results))
+        searches.append(
+            page.Search(name, about, found[name], last["arch"], history, results, recipe.model["ops"])
+        )
     judged = []
     for name, cell in found.items():
         rows = record.select(cell=name)
@@ -208,11 +319,12 @@ def show(
         whole = mean(accuracies[name])
         interval = binomial_interval(whole, len(test))
         judged.append(page.Judged(name, cell, tuple(accuracies[name]), interval[1:], rows[0]["parameters"]))
-    judged.sort(key=lambda each: [*SEARCHES, "blind 1", "blind 2"].index(each.name))
-    recipe, enas = record.recipe, record.recipe.methods["ENAS"]
+    judged.sort(key=lambda each: CELLS.index(each.name))
+    enas = recipe.methods["ENAS"]
     facts = {
-        "Data": f"{train.source}: {len(train):,} training images of {len(train.classes)} classes, of which a "
-        f"search gives half to the weights and half to the architecture; {len(test):,} test images",
+        "Data": f"{train.source}: {len(train):,} training images of {len(train.classes)} classes, of which "
+        f"DARTS gives half to the architecture, ENAS a quarter; {len(test):,} test images",
+        "Space": f"cells of {recipe.model['n_nodes']} nodes, operations {', '.join(recipe.model['ops'])}",
         "Searches": f"{recipe.channels} channels, {recipe.layers} cells, images of {recipe.pixels}x"
         f"{recipe.pixels} pixels, batches of {recipe.batch_size}; DARTS {recipe.epochs} epochs, ENAS "
         f"{enas['epochs']}, of which the controller learns in {enas['epochs'] - enas['child_epochs']}",

@@ -54,7 +54,7 @@ def test_run_searches_twice_trains_four_cells_and_shows_them(tmp_path, capsys, s
     assert "DARTS" in said.err and "%" in said.err, "a progress bar"
     for method in ("darts", "enas"):
         folder = out / method
-        assert Genotype.load(folder / "genotype.json").n_nodes == 4
+        assert Genotype.load(folder / "genotype.json").n_nodes == 3
         for which in ("normal", "reduce"):
             ElementTree.parse(folder / f"{which}.svg")
             assert (folder / f"{which}.pdf").read_bytes()[:5] == b"%PDF-"
@@ -199,6 +199,85 @@ def test_ctrl_c_leaves_a_checkpoint_and_the_same_command_goes_on(tmp_path):
     )
 
 
+IN_TWO = """
+import dataclasses, os
+from nasedu import cli
+from nasedu.profiles import PROFILES
+
+sizes = {"run_images": 40, "test_images": 20, "image_size": 8, "channels": 2, "batch_size": 8}
+if __name__ == "__main__":
+    os.cpu_count = lambda: 2
+    sizes |= {"run_epochs": EPOCHS, "run_enas_epochs": EPOCHS + 1, "run_processes": PROCESSES}
+    made = dataclasses.replace(PROFILES["ci"], **sizes)
+    cli.profile = lambda: made
+    raise SystemExit(cli.main(["run", "--data", "shapes10", "--out", "out"]))
+"""
+
+
+def in_two(folder, epochs, processes=2):
+    """The command in a process that may start another one; both begin as a person's would."""
+    folder.mkdir(exist_ok=True)
+    (folder / "command.py").write_text(
+        IN_TWO.replace("EPOCHS", str(epochs)).replace("PROCESSES", str(processes))
+    )
+    environment = {"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", "HOME": str(folder)}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen([sys.executable, "command.py"], cwd=folder, env=environment, text=True, **pipes)
+
+
+def test_two_processes_give_what_one_gives(tmp_path):
+    rows = []
+    for processes in (1, 2):
+        out, err = (process := in_two(tmp_path / str(processes), 1, processes)).communicate(timeout=200)
+        assert process.returncode == 0, out + err
+        made = load(tmp_path / str(processes) / "out" / "run.json")
+        rows.append([{k: v for k, v in row.items() if k not in ("seconds", "date")} for row in made])
+    assert rows[0] == rows[1] and len(rows[0]) == 6
+
+
+@pytest.mark.parametrize("what", ["Ctrl-C", "the child killed", "both killed"])
+def test_two_processes_that_are_stopped_go_on(tmp_path, what):
+    process, out = in_two(tmp_path, 6), tmp_path / "out"
+    until = time.monotonic() + 120
+    while not all((out / f"{name}.checkpoint.pt").exists() for name in ("darts", "enas")):
+        assert process.poll() is None and time.monotonic() < until
+        time.sleep(0.05)
+    task = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    if not task.exists():
+        process.kill()
+        pytest.skip("this system does not tell a process's children")
+    children = [pid for pid in map(int, task.read_text().split()) if b"spawn_main" in command_of(pid)]
+    if what == "Ctrl-C":
+        process.send_signal(signal.SIGINT)
+    elif what == "both killed":
+        process.kill()
+    else:
+        os.kill(children[0], signal.SIGKILL)
+    said, err = process.communicate(timeout=120)
+    assert "Traceback" not in err
+    if what == "Ctrl-C":
+        assert process.returncode == 130 and "to go on: the same command again" in said
+        assert said.count("interrupted at epoch") == 2, "both halves saved where they were"
+    elif what == "the child killed":
+        assert process.returncode == 2 and "ENAS's half ended with code -9" in err
+    while any(command_of(pid) for pid in children):  # nobody is left behind
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    if what != "Ctrl-C":
+        return  # tests/attack/test_kills.py kills at any moment, and goes on
+    again = in_two(tmp_path, 6)
+    said, err = again.communicate(timeout=200)
+    assert again.returncode == 0 and "resuming" in said, said + err
+
+
+def command_of(pid):
+    """What a process was started as; nothing if it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
 # ---- never a traceback
 
 
@@ -281,7 +360,7 @@ def test_a_disk_that_is_full_is_told(tmp_path, capsys, small, monkeypatch, when)
 def test_a_run_of_something_else_that_was_interrupted_is_forgotten(tmp_path, capsys, small):
     out = tmp_path / "out"
     out.mkdir()
-    (out / "run.part.json").write_text("[" * 100_000)
+    (out / "darts.part.json").write_text("[" * 100_000)
     (out / "darts.checkpoint.pt").write_text("of another run")
     assert main(["run", "--data", "shapes10", "--out", str(out)]) == 0
     assert "begun anew" in capsys.readouterr().out

@@ -11,6 +11,7 @@ from nasedu.show.cells import draw_cell
 from nasedu.show.histories import alpha_heatmap, learning_curves
 from nasedu.show.pictures import img
 from nasedu.space.genotype import Genotype
+from nasedu.space.ops import PRIMITIVES
 
 # A picture is drawn on white in both schemes; on a narrow screen it scrolls, so its letters stay legible.
 STYLE = """
@@ -28,7 +29,9 @@ td, th { padding: .3em 1em .3em 0; text-align: left; border-bottom: 1px solid #8
 
 @dataclass(frozen=True)
 class Search:
-    """What a search left behind, as the page shows it; `arch` is the matrix as nested lists."""
+    """What a search left behind, as the page shows it; `arch` is the matrix as nested lists, a column for
+    each of `ops`.
+    """
 
     method: str
     explanation: str
@@ -36,6 +39,7 @@ class Search:
     arch: Mapping[str, list[list[float]]]
     history: History
     results: Mapping[str, str]
+    ops: Sequence[str] = PRIMITIVES
 
 
 @dataclass(frozen=True)
@@ -152,7 +156,9 @@ def _section(folder: Path, search: Search) -> str:
         cell.save(folder / f"{which}.svg")
         cell.save(folder / f"{which}.pdf")
     plots = {
-        "alpha": alpha_heatmap(search.arch, title=f"{search.method}: the matrices after the search"),
+        "alpha": alpha_heatmap(
+            search.arch, ops=search.ops, title=f"{search.method}: the matrices after the search"
+        ),
         "curves": learning_curves(search.history, title=f"{search.method}: learning curves"),
     }
     figures = []

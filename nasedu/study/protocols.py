@@ -34,6 +34,7 @@ from nasedu.search.evaluation import batch_statistics, evaluate, modes_kept, ree
 from nasedu.space import small
 from nasedu.space.cells import CNN
 from nasedu.space.choice import random_arch
+from nasedu.space.derive import cells
 from nasedu.space.genotype import PUBLISHED, Genotype
 from nasedu.space.network import Network, n_parameters
 from nasedu.study import record, truth
@@ -96,11 +97,15 @@ CHANGED: dict[str, dict[str, Any]] = {
     "slow Adam": {"ctrl_lr": 3.5e-3},
     "all four": {**OWN_IMAGES, "child_epochs": 0, "ctrl_kwargs": {}, "ctrl_lr": 3.5e-3},
 }
+# A smaller space of cells: a supernet that is trained for minutes only has to learn something in them.
+FEW_CHOICES: dict[str, Any] = {
+    "n_nodes": 3, "ops": ["max_pool_3x3", "skip_connect", "sep_conv_3x3", "sep_conv_5x5"],
+}  # fmt: skip
 ENAS_CELLS = Recipe(
     pixels=16, images=8_000, valid_images=0, test_images=100, channels=8, layers=4, epochs=36, batch_size=64,
     lr=0.05,
     methods={name: {**LEARNING, **changed} for name, changed in CHANGED.items()},
-    model={"n_nodes": 3, "ops": ["max_pool_3x3", "skip_connect", "sep_conv_3x3", "sep_conv_5x5"]},
+    model=FEW_CHOICES,
 )  # fmt: skip
 # The same in the DARTS space: epochs by CPU seconds on a core of its own (Intel Xeon, 2026-11-24, 1 thread),
 # 39 to 40 s a search: 7.8 an epoch of DARTS 1st, 20.2 of 2nd; ENAS 1.5 and 8.4 more where its controller
@@ -264,9 +269,10 @@ def retrain(recipe: Recipe, datasets: Datasets, cells: Mapping[str, Genotype]) -
     return lambda key: train_cell(recipe, datasets, cells[key["cell"]], key["seed"])
 
 
-def blind(seed: int) -> Genotype:
-    """A cell of the DARTS space, drawn without any search."""
-    return Genotype.from_arch(random_arch(CNN(8, 3, 2, 10, 3), seeded(1000 + seed)))
+def blind(seed: int, model: Mapping[str, Any] | None = None) -> Genotype:
+    """A cell of the DARTS space, or that of a recipe's `model`, drawn without any search."""
+    net = CNN(8, 3, 2, 10, 3, **(model or {}))
+    return Genotype.from_arch(random_arch(net, seeded(1000 + seed)), cells(net))
 
 
 def cells_of(found: Record, n_blind: int = 3) -> dict[str, Genotype]:
