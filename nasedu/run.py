@@ -124,18 +124,16 @@ class Plan(NamedTuple):
 def _make(sizes: Profile, data: str, out: Path, seed: int) -> Path:
     train, test, said = images(sizes, data, seed)
     plan = Plan(*recipes(sizes, len(train), seed), (train, test), seed, sizes.run_seeds, sizes.device, out)
+    processes = min(sizes.run_processes, os.cpu_count() or 1, 2)
     try:
-        if min(sizes.run_processes, os.cpu_count() or 1) > 1:
-            halves = _side_by_side(plan)
-        else:
-            halves = [_half(plan, name) for name in SEARCHES]
+        halves = _side_by_side(plan) if processes > 1 else [_half(plan, name) for name in SEARCHES]
     except KeyboardInterrupt:
         print("to go on: the same command again")
         raise
     rows = {str(row["key"]): row for half in halves for row in half}
     record = replace(halves[0], rows=tuple(rows[str(key)] for key in plan.keys(list(SEARCHES))))
     found = plan.found(record.rows)
-    written = show(record, plan.judge, found, (train, test), out, sizes.name, said)
+    written = show(record, plan.judge, found, (train, test), out, sizes.name, said, processes)
     record.save(out / "run.json")
     for name in SEARCHES:
         _forget(out, name)
@@ -295,6 +293,7 @@ def show(
     out: Path,
     profile: str,
     said: Sequence[str],
+    processes: int = 1,
 ) -> Path:
     """Write the page of a whole run."""
     train, test = data
@@ -321,6 +320,7 @@ def show(
         judged.append(page.Judged(name, cell, tuple(accuracies[name]), interval[1:], rows[0]["parameters"]))
     judged.sort(key=lambda each: CELLS.index(each.name))
     enas = recipe.methods["ENAS"]
+    together = ", two processes at once" if processes > 1 else ""
     facts = {
         "Data": f"{train.source}: {len(train):,} training images of {len(train.classes)} classes, of which "
         f"DARTS gives half to the architecture, ENAS a quarter; {len(test):,} test images",
@@ -330,7 +330,7 @@ def show(
         f"{enas['epochs']}, of which the controller learns in {enas['epochs'] - enas['child_epochs']}",
         "Training": f"each of the four cells from scratch: {judge.epochs} epochs on all training images, the "
         "same recipe for all",
-        "Time": f"{record.minutes:.1f} CPU minutes on {stamp()['device']}",
+        "Time": f"{record.minutes:.1f} CPU minutes on {stamp()['device']}{together}",
         "Profile": f"{profile}, seed {recipe.data_seed}",
     }
     if said:

@@ -53,7 +53,8 @@ def test_every_number_is_usable_and_ci_is_the_smallest():
     for field in TABLE:
         values = [getattr(row, field) for row in PROFILES.values()]
         if all(isinstance(value, int) for value in values):
-            assert values[0] > 0 and values == sorted(values), f"{field}: {values}"
+            larger = values[:2] if field == "run_processes" else values  # a GPU is one
+            assert values[0] > 0 and larger == sorted(larger), f"{field}: {values}"
 
 
 def test_a_row_cannot_be_changed():
