@@ -8,6 +8,7 @@ half of it each, where there are two cores: a search, and the trainings of its c
 import math
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -149,7 +150,7 @@ def _half(plan: Plan, name: str) -> Record:
     def run(key: Mapping[str, Any]) -> dict[str, Any]:
         options: dict[str, Any] = {"progress": True, "device": plan.device}
         if "cell" in key:
-            tqdm.write(f"training {key['cell']}'s cell from scratch, seed {key['seed']}")
+            _say(f"training {key['cell']}'s cell from scratch, seed {key['seed']}")
             return train_cell(plan.judge, (train, test, test), found[key["cell"]], key["seed"], **options)
         options["checkpoint"] = _checkpoint(plan.out, name)
         trainer = plan.search.search(SEARCHES[name], train, plan.seed, **options)
@@ -213,6 +214,11 @@ def _other_half(plan: Plan, name: str, threads: int, lock: Any) -> None:
     except NaseduError as error:
         print(f"nasedu: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def _say(text: str) -> None:
+    """A line of its own, over what a bar of the other process may have left there."""
+    tqdm.write("\r" + text.ljust(shutil.get_terminal_size().columns - 1))
 
 
 def _end_with(parent: Any) -> None:
