@@ -215,6 +215,8 @@ def test_ctrl_c_ends_two_processes_in_a_line_and_keeps_their_rows(tmp_path):
         ],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+        # Tests that were started in the background of a shell would hand on that SIGINT is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     while process.poll() is None and not (out.exists() and len(truth.load(out)) >= 3):
         time.sleep(0.05)
