@@ -167,27 +167,21 @@ def _depthwise_backward(
 ) -> tuple[Tensor | None, Tensor | None]:
     """The gradients of `_depthwise` in x and in the weight, as compositions that are fast on a CPU."""
     k = weight.shape[-1]
-    p = k // 2
 
-    def gradient(x: Tensor, weight: Tensor, padding: Sequence[int], mask: Sequence[bool]) -> tuple:
-        sizes = [stride, stride], padding, [dilation, dilation]
+    def gradient(mask: Sequence[bool]) -> tuple:
+        sizes = [stride, stride], [dilation * (k // 2)] * 2, [dilation, dilation]
         return conv_backward(g, x, weight, None, *sizes, False, [0, 0], x.shape[1], [*mask, False])[:2]
 
-    same = [dilation * p] * 2
-    if x.device.type != "cpu":
-        return gradient(x, weight, same, (need_x, need_weight))
-    gx = None
-    if need_x and stride == 1:  # the same convolution with the kernel turned round: a forward pass is faster
+    if x.device.type != "cpu" or stride > 1:
+        return gradient((need_x, need_weight))
+    gx = gw = None
+    if need_x:  # the same convolution with the kernel turned round: a forward pass is faster
         gx = _depthwise(g, weight.flip(2, 3), 1, dilation)
-    elif need_x:
-        gx = gradient(x, weight, same, (True, False))[0]
-    if not need_weight:
-        return gx, None
-    grids = dilation == 2 and stride == 1 and x.shape[2] % 2 == 0 and x.shape[3] % 2 == 0
-    if grids:
-        g, x, dilation, same = _grids(g), _grids(x), 1, [p, p]
-    gw = _weight_gradient(g, x, k, dilation) if stride == 1 else gradient(x, weight, same, (False, True))[1]
-    return gx, gw.view(4, -1, 1, k, k).sum(dim=0) if grids else gw
+    if need_weight and dilation == 2 and x.shape[2] % 2 == x.shape[3] % 2 == 0:
+        gw = _weight_gradient(_grids(g), _grids(x), k, 1).view(4, -1, 1, k, k).sum(dim=0)
+    elif need_weight:
+        gw = _weight_gradient(g, x, k, dilation)
+    return gx, gw
 
 
 def _weight_gradient(g: Tensor, x: Tensor, k: int, dilation: int) -> Tensor:
