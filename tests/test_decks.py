@@ -173,6 +173,30 @@ def test_a_figure_is_a_file_with_its_words_and_shares_a_slide_with_few_of_them(t
     assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize(("letters", "joined"), [(20, True), (14.4, False)])
+def test_words_stay_with_a_figure_only_where_its_letters_can_be_read(letters, joined, tmp_path):
+    size = {"image/png": {"width": 880, "height": 400, "letters": letters}}
+    shown = new_output("display_data", {"image/png": PNG, "text/plain": "A picture"}, metadata=size)
+    words = cell(new_markdown_cell, "## F\n\nLook.", "slide")
+    more = cell(new_markdown_cell, "It falls.", "subslide")
+    made = slides(words, cell(new_code_cell, "draw()", outputs=[shown]), tmp_path=tmp_path)
+    assert len(made) == (1 if joined else 2)
+    assert f"width='880' height='400' data-letters='{letters}'" in decks.section(made[-1])
+    head = cell(new_markdown_cell, "## F", "slide")
+    made = slides(head, cell(new_code_cell, "draw()", outputs=[shown]), more, tmp_path=tmp_path)
+    assert len(made) == (1 if joined else 2)
+
+
+def test_an_explorer_of_two_pictures_has_a_slide_for_each(tmp_path):
+    about = 'width="880" height="400" data-letters="20.0" style="display: block; height: auto">'
+    page = f"<div class='nasedu-flip'><img src='a' {about}<img src='b' {about}<script></script></div>"
+    shown = new_output("display_data", {"text/html": page, "text/plain": "Two pictures"})
+    made = slides(cell(new_code_cell, "explore()", outputs=[shown]), tmp_path=tmp_path)
+    seen = [re.findall(r"<img src='(.)'[^>]*display: block", decks.section(one)) for one in made]
+    assert seen == [["a"], ["b"]]
+    assert [one.blocks[0].least for one in made] == [decks.BAR + 400] * 2
+
+
 def test_long_code_and_long_lists_go_on_on_further_slides_and_none_is_overfull(tmp_path):
     code = "\n".join(f"line_{i} = {'x' * 100}" for i in range(30))
     made = slides(

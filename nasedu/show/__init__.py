@@ -20,7 +20,7 @@ from nasedu.show.cells import (
     op_color,
     tint,
 )
-from nasedu.show.graphs import FAINT, FONT, INK, PAGE, Arrow, Box, CellDrawing, Point, text_width
+from nasedu.show.graphs import FAINT, FONT, INK, PAGE, Arrow, Box, CellDrawing, Point, text_size
 from nasedu.show.histories import (
     alpha_heatmap,
     alpha_over_time,
@@ -158,7 +158,7 @@ __all__ = [
     "softmax_bars",
     "styled",
     "temperature_explorer",
-    "text_width",
+    "text_size",
     "tint",
     "to_png",
     "toy_path",

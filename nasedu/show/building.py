@@ -178,7 +178,7 @@ def build_up(steps: int = 4, title: str = "From an edge to a network") -> Drawin
     made.suptitle(title)
     for number, (axes, draw) in enumerate(zip(grid.flat, (_edge, _node, _cell, _network), strict=True)):
         axes.axis("off")
-        axes.set(xlim=(-0.6, 6.4), ylim=(-1.9, 1.7), aspect="equal")
+        axes.set(xlim=(-0.6, 6.4), ylim=(-1.9, 1.9), aspect="equal")
         if number < steps:
             axes.set_title(f"{number + 1} · {STEPS[number]}", loc="left", size=15)
             draw(axes)
@@ -196,10 +196,10 @@ def build_up(steps: int = 4, title: str = "From an edge to a network") -> Drawin
 
 def _edge(axes: Axes) -> None:
     for i, name in enumerate(PRIMITIVES):
-        y = 1.25 - 0.36 * i
-        _arrow(axes, (0.2, 0), (1.8, y), op_color(name), 1.6, head=False)
-        _arrow(axes, (4.0, y), (5.6, 0), op_color(name), 1.6, head=False)
-        axes.text(2.9, y, name, ha="center", va="center_baseline", size=13)
+        y = 1.6 - 0.47 * i
+        _arrow(axes, (0.2, 0), (1.4, y), op_color(name), 1.6, head=False)
+        _arrow(axes, (4.4, y), (5.6, 0), op_color(name), 1.6, head=False)
+        axes.text(2.9, y, name, ha="center", va="center_baseline", size=17)
     _dot(axes, (0, 0), "i", radius=0.3)
     _dot(axes, (5.8, 0), "j", radius=0.3)
 
@@ -224,8 +224,8 @@ def _cell(axes: Axes) -> None:
     for node in (2, 3, 4, 5):
         x = at[node][0]
         axes.plot([x, x], [-0.24, -1.5], color=PALE, lw=2, zorder=1)
-    axes.plot([1.4, 5.2], [-1.5, -1.5], color=PALE, lw=2, zorder=1)
-    _box(axes, (5.75, -1.5), "output", size=(1.1, 0.42), letters=13)
+    axes.plot([1.4, 4.8], [-1.5, -1.5], color=PALE, lw=2, zorder=1)
+    _box(axes, (5.5, -1.5), "output", size=(1.6, 0.6), letters=17)
 
 
 def _network(axes: Axes) -> None:
@@ -234,14 +234,15 @@ def _network(axes: Axes) -> None:
     for i, (name, x) in enumerate(zip(names, xs, strict=True)):
         reduction, small = i in (3, 5), 0.62 if i < 3 else 0.46 if i < 5 else 0.34
         color = INK if name != "cell" else OKABE_ITO[4] if reduction else OKABE_ITO[5]
-        text, width = ("", 0.56) if name == "cell" else (name, 0.72)
-        _box(axes, (x, 0), text, color, (width, 2 * small), 12)
+        _box(axes, (x, 0), "", color, (0.56, 2 * small if name == "cell" else 1.4))
+        if name != "cell":
+            axes.text(x, 0, name, rotation=90, ha="center", va="center", size=17, zorder=4)
         if i:
             _arrow(axes, (xs[i - 1] + 0.28, 0), (x - 0.28, 0), INK, 1.6)
         if 1 < i < 7:
             _arrow(axes, (xs[i - 2], 0.66), (x, 0.66), GREY, 1.4, -0.5)
-    axes.text(0.83, -1.25, "normal cells keep the size,", size=14, color=BLUE)
-    axes.text(0.83, -1.65, "reduction cells halve it", size=14, color="#9A6A00")
+    axes.text(0.83, -1.25, "normal cells keep the size,", size=17, color=BLUE)
+    axes.text(0.83, -1.75, "reduction cells halve it", size=17, color="#9A6A00")
 
 
 # ---- the bilevel problem
@@ -299,7 +300,7 @@ def bilevel_loop(steps: int = 2, order: int = 1, title: str | None = None) -> Dr
     title = f"The loop of DARTS, {'first' if order == 1 else 'second'} order" if title is None else title
     end = 4 * steps
     made, axes = _canvas(
-        (12, 12 * 6.5 / (end + 3.4) if steps > 1 else 8), (-2.9, end + 0.5), (-0.6, 5.9), title
+        (12, 12 * 6.6 / (end + 3.9) if steps > 1 else 8), (-2.9, end + 1.0), (-0.7, 5.9), title
     )
     lanes = (
         ("validation\nimages", 5.1, RED),
@@ -329,10 +330,10 @@ def bilevel_loop(steps: int = 2, order: int = 1, title: str | None = None) -> Dr
         if order == 2:
             _box(axes, (a - 0.3, 0.0), "batch", BLUE, (1.2, 0.6))
             _arrow(axes, (a - 0.3, 0.3), (a - 0.3, 2.35), BLUE, 2, ls=(0, (3, 2)))
-            _box(axes, (a - 0.3, 2.6), r"$w'$, thrown away", GREY, (2.1, 0.46), 13)
+            _box(axes, (a - 0.3, 2.6), r"$w'$, thrown away", GREY, (3.0, 0.5), 17)
             _arrow(axes, (a - 0.3, 2.83), (a - 0.05, 3.15), GREY, 2)
     _arrow(axes, (-0.3, -0.5), (end, -0.5), GREY, 1.5)
-    axes.text(end, -0.45, "time", ha="right", va="bottom", size=13, color=GREY)
+    axes.text(end + 0.1, -0.5, "time", va="center", size=17, color=GREY)
     ahead = (
         " Each step of alpha first reads a training batch too: it takes w one virtual step ahead, to w', "
         "which is used and thrown away."

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from nasedu.show.graphs import FONT_SIZE, INK, Arrow, Box, CellDrawing, text_width
+from nasedu.show.graphs import INK, Arrow, Box, CellDrawing, text_size
 from nasedu.space.choice import ArchError
 from nasedu.space.genotype import Genotype, edges
 from nasedu.space.ops import PRIMITIVES
@@ -84,32 +84,27 @@ def draw_cell(
         paths = _counted(paths)
     title = TITLES.get(which, which) if title is None else title
     kept = _kept(paths, threshold, discrete)
-    # A cell with weights has twice as many boxes: they are narrow, and their letters large.
-    font = FONT_SIZE if discrete else 20
-    side, flat = (44, 36) if discrete else (48, 44)
     boxes = [
-        Box(f"s{i}", text, 3.5 * font, flat, "#eeeeee", GREY, tip=f"input {text}", group="in")
+        Box(f"s{i}", text, 64, 44, "#eeeeee", GREY, tip=f"input {text}", group="in")
         for i, text in INPUTS.items()
     ]
-    boxes += [Box(f"s{node}", str(node), side, side, tip=f"node {node}") for node in range(2, n_nodes + 2)]
+    boxes += [Box(f"s{node}", str(node), 44, 44, tip=f"node {node}") for node in range(2, n_nodes + 2)]
     end = "concatenation of the nodes"
-    boxes.append(Box("out", "output", text_width(["output"], font), flat, "#eeeeee", GREY, tip=end))
+    boxes.append(Box("out", "output", text_size("output")[0], 44, "#eeeeee", GREY, tip=end))
     arrows, (enter, leave) = [], ("w", "e") if direction == "LR" else ("n", "s")
     for i, ((source, node, op, weight), keep) in enumerate(zip(paths, kept, strict=True)):
         text, color = _label(op, weight, discrete), op_color(op)
-        tip = f"{source} → {node}: {text if discrete else f'{op} {weight:.2f}'}"
-        lines = text.split("\n")
-        size = text_width(lines, font), 1.45 * font * len(lines) + 6
-        boxes.append(Box(f"p{i}", text, *size, tint(color), color, faint=not keep, tip=tip))
+        tip = f"{source} → {node}: {_said(op, weight, discrete)}"
+        boxes.append(Box(f"p{i}", text, *text_size(text), tint(color), color, faint=not keep, tip=tip))
         width = 3.0 * weight if discrete else max(0.5, 10 * weight)
-        arrows.append(Arrow(f"s{source}", f"p{i}", color, width, False, not keep, ports=("_", enter)))
-        arrows.append(Arrow(f"p{i}", f"s{node}", color, width, True, not keep, ports=(leave, "_")))
+        arrows.append(Arrow(f"s{source}", f"p{i}", color, width, False, not keep, 2, ("_", enter)))
+        # An operation stands right before the node that it goes into, so each node has its column of them.
+        arrows.append(Arrow(f"p{i}", f"s{node}", color, width, True, not keep, 6, (leave, "_")))
     arrows += [Arrow(f"s{node}", "out", "#aaaaaa") for node in range(2, n_nodes + 2)]
     words = _words(title, paths, kept, n_nodes, discrete)
-    # The deepest cell, four operations in a row, is so narrow that its letters have 14 px on a slide.
     gap = 16 if direction == "LR" else 30
     order = tuple(f"s{node}" for node in range(2, n_nodes + 2)) if discrete else ()
-    return CellDrawing(title, words, tuple(boxes), tuple(arrows), direction, gap, order, font)
+    return CellDrawing(title, words, tuple(boxes), tuple(arrows), direction, gap, order)
 
 
 def draw_chain(
@@ -129,14 +124,14 @@ def draw_chain(
                 f"a skip goes from an earlier layer to a later one of {len(layers)}, got {(source, target)}"
             )
     texts = [f"{i}\n" + "\n".join(op.rsplit("_", 1)) for i, op in enumerate(layers)]
-    width = max(text_width(text.split("\n")) for text in ["output", *texts])
+    width = max(text_size(text)[0] for text in ["output", *texts])
     names = ["image", *(f"l{i}" for i in range(len(layers))), "out"]
-    boxes = [Box("image", "image", text_width(["image"]), 36, "#eeeeee", GREY)]
+    boxes = [Box("image", "image", text_size("image")[0], 44, "#eeeeee", GREY)]
     for i, op in enumerate(layers):
         boxes.append(
-            Box(f"l{i}", texts[i], width, 66, tint(op_color(op)), op_color(op), tip=f"layer {i}: {op}")
+            Box(f"l{i}", texts[i], width, 80, tint(op_color(op)), op_color(op), tip=f"layer {i}: {op}")
         )
-    boxes += [Box("out", "output", text_width(["output"]), 36, "#eeeeee", GREY)]
+    boxes += [Box("out", "output", text_size("output")[0], 44, "#eeeeee", GREY)]
     arrows = [Arrow(a, b, INK, 2.5, pull=100) for a, b in zip(names, names[1:], strict=False)]
     arrows += [Arrow(f"l{a}", f"l{b}", "#009E73", 2) for a, b in sorted(skips)]
     said = "; ".join(f"{i}: {op}" for i, op in enumerate(layers))
@@ -161,25 +156,26 @@ def draw_network(
     """
     if n_layers < 3:
         raise ValueError(f"a network wants 3 cells or more, two of them reductions, got n_layers={n_layers}")
-    size, shapes = input_size, []
-    stem = f"stem\n{3 * channels}×{size}×{size}"
-    boxes = [Box("stem", stem, text_width(stem.split("\n")), 50, "#eeeeee", GREY)]
+    size, said = input_size, []
+    boxes = [Box("stem", f"stem\n{3 * channels}×\n{size}×{size}", 90, 80, "#eeeeee", GREY)]
     for i in range(n_layers):
         reduction = i in (n_layers // 3, 2 * n_layers // 3)
         if reduction:
             channels, size = 2 * channels, size // 2
-        shapes.append(f"{n_nodes * channels}×{size}×{size}")
-        color = "#E69F00" if reduction else "#56B4E9"
-        text = f"{i}\n{'reduction' if reduction else 'normal'}\n{shapes[-1]}"
-        boxes.append(Box(f"c{i}", text, text_width(["128×16×16"]), 66, tint(color, 0.4), color))
-    boxes.append(Box("head", "mean,\nlinear", 75, 50, "#eeeeee", GREY))
+        kind, color = ("reduce", "#E69F00") if reduction else ("normal", "#56B4E9")
+        text = f"{i}\n{kind}\n{n_nodes * channels}×\n{size}×{size}"
+        boxes.append(Box(f"c{i}", text, 92, 104, tint(color, 0.4), color))
+        said.append(f"{i} {'reduction' if reduction else 'normal'} {n_nodes * channels}×{size}×{size}")
+    boxes.append(Box("head", "mean,\nlinear", *text_size("mean,\nlinear"), "#eeeeee", GREY))
     names = [box.name for box in boxes]
     arrows = [Arrow(a, b, INK, 2.5, pull=100) for a, b in zip(names, names[1:], strict=False)]
     arrows += [Arrow(a, b, GREY, 1.5) for a, b in zip(names, names[2:-1], strict=False)]
     title = f"A network of {n_layers} cells" if title is None else title
-    cells = "; ".join(f"{box.text}".replace("\n", " ") for box in boxes[1:-1])
-    words = f"{title}, each fed by the two before it. Stem; {cells}; mean over the map, linear classifier."
-    return CellDrawing(title, words, tuple(boxes), tuple(arrows), direction)
+    words = (
+        f"{title}, each fed by the two before it. Stem; {'; '.join(said)}; "
+        "mean over the map, linear classifier."
+    )
+    return CellDrawing(title, words, tuple(boxes), tuple(arrows), direction, 16)
 
 
 def _matrix(cell: Mapping[str, Tensor] | Tensor, which: str, ops: Sequence[str]) -> Tensor:
@@ -239,10 +235,19 @@ def _kept(paths: list[Path], threshold: float | None, discrete: bool) -> list[bo
 
 
 def _label(op: str, weight: float, discrete: bool) -> str:
+    """The text of an operation's box, in two lines."""
+    family, _, size = op.rpartition("_")
+    lines = [family, size] if family and (discrete or size[:1].isdigit()) else [op, ""]
+    if discrete:
+        return "\n".join(filter(None, [f"{weight:.0f} × {lines[0]}" if weight != 1 else lines[0], lines[1]]))
+    return f"{lines[0]}\n{lines[1]} {weight:.2f}".replace("\n ", "\n")
+
+
+def _said(op: str, weight: float, discrete: bool) -> str:
+    """An operation and its weight, or how often it is there."""
     if discrete:
         return op if weight == 1 else f"{weight:.0f} × {op}"
-    family, _, size = op.rpartition("_")
-    return f"{family}\n{size} {weight:.2f}" if size[:1].isdigit() else f"{op}\n{weight:.2f}"
+    return f"{op} {weight:.2f}"
 
 
 def _words(title: str, paths: list[Path], kept: list[bool], n_nodes: int, discrete: bool) -> str:

@@ -4,8 +4,9 @@ for (const book of document.querySelectorAll(".nasedu-flip:not([data-ready])")) 
   if (!store) continue;
   book.dataset.ready = "1";
   const { controls, frames } = JSON.parse(store.textContent);
-  const picture = book.querySelector("img");
-  for (const frame of frames) frame.src = frame.src || picture.src;
+  // A frame has a picture or more, one below the other.
+  const pictures = [...book.querySelectorAll("img")];
+  for (const frame of frames) frame.forEach((part, i) => { part.src = part.src || pictures[i].src; });
   const bar = document.createElement("div");
   bar.style.cssText = "display:flex;flex-wrap:wrap;gap:.3em 1em;align-items:center;margin:0 0 .5em";
   const sliders = [];
@@ -17,8 +18,7 @@ for (const book of document.querySelectorAll(".nasedu-flip:not([data-ready])")) 
       sliders[i].setAttribute("aria-valuetext", value);
       sliders[i].nextSibling.textContent = value;
     });
-    picture.src = frames[at].src;
-    picture.alt = frames[at].words;
+    frames[at].forEach((part, i) => { pictures[i].src = part.src; pictures[i].alt = part.words; });
   };
   for (const control of controls) {
     const label = document.createElement("label"), range = document.createElement("input");

@@ -4,7 +4,8 @@
     still(explorer)       the same place with the first picture alone, which costs nothing to draw
 
 A picture is drawn for every position of the sliders, at most `FRAMES` of them; where there are more, the
-longest slider gets fewer stops. They are WebP, as sharp as fits into `BYTES` together.
+longest slider gets fewer stops. They are WebP, as sharp as fits into `BYTES` together. What is made of parts,
+one below the other, stays in parts: a deck gives each a slide.
 """
 
 import base64
@@ -128,14 +129,19 @@ def flipbook(explorer: Explores, most: int = BYTES) -> str:
             key = tuple(state.values())
             if key not in pngs:
                 pngs[key] = explorer.draw(**state)
-        shown = [pngs[tuple(state.values())] for state in states(stops)]
-        files = packed([one.png for one in shown], most)
+        shown = [parts_of(pngs[tuple(state.values())]) for state in states(stops)]
+        files = packed([part.png for parts in shown for part in parts], most)
         number = len(shown) - 1
     first = list(states(stops)).index({name: one.start for name, one in explorer.controls.items()})
-    # A picture's place on the page is that of the first one, so that nothing jumps while it plays.
+    left = iter(map(_address, files))
+    addresses = [[next(left) for _ in parts] for parts in shown]
+    # The first frame's pictures stand on the page already.
     frames = [
-        {"src": "" if i == first else _address(file), "words": one.words}
-        for i, (one, file) in enumerate(zip(shown, files, strict=True))
+        [
+            {"src": "" if i == first else address, "words": part.words}
+            for part, address in zip(parts, addresses[i], strict=True)
+        ]
+        for i, parts in enumerate(shown)
     ]
     controls = [
         {
@@ -150,26 +156,31 @@ def flipbook(explorer: Explores, most: int = BYTES) -> str:
     script = resources.files("nasedu.show").joinpath("flipbook.js").read_text(encoding="utf-8")
     return _place(
         shown[first],
-        _address(files[first]),
+        addresses[first],
         f"<script type='application/json'>{store}</script>\n<script>{{\n{script}}}</script>\n",
     )
 
 
 def still(explorer: Explores) -> str:
     """Show the first picture alone, where the book would be."""
-    return _place(
-        explorer.picture, f"data:image/png;base64,{base64.b64encode(explorer.picture.png).decode()}"
-    )
+    parts = parts_of(explorer.picture)
+    return _place(parts, [f"data:image/png;base64,{base64.b64encode(part.png).decode()}" for part in parts])
+
+
+def parts_of(shown: Shown) -> Sequence[Shown]:
+    """The pictures of which it is made, itself alone where it is one."""
+    return getattr(shown, "parts", (shown,))
 
 
 def _address(file: bytes) -> str:
     return f"data:image/webp;base64,{base64.b64encode(file).decode()}"
 
 
-def _place(shown: Shown, address: str, script: str = "") -> str:
-    width, height = shown.size
-    return (
-        f'<div class="nasedu-flip" data-prevent-swipe>\n{ONE_OF_TWO}\n'
-        f'<img src="{address}" alt="{html.escape(shown.words)}" width="{width}" height="{height}" '
-        f'style="max-width: 100%; height: auto; background: #fff">\n{script}</div>'
+def _place(parts: Sequence[Shown], addresses: Sequence[str], script: str = "") -> str:
+    pictures = "\n".join(
+        f'<img src="{address}" alt="{html.escape(part.words)}" width="{part.size[0]}" '
+        f'height="{part.size[1]}" data-letters="{part.letters:.2f}" '
+        'style="display: block; max-width: 100%; height: auto; background: #fff">'
+        for part, address in zip(parts, addresses, strict=True)
     )
+    return f'<div class="nasedu-flip" data-prevent-swipe>\n{ONE_OF_TWO}\n{pictures}\n{script}</div>'

@@ -12,7 +12,6 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -32,8 +31,8 @@ Point = tuple[float, float]
 
 INK = "#222222"
 FONT = "Helvetica, Arial, 'DejaVu Sans', sans-serif"
-FONT_SIZE, TITLE_SIZE = 15, 20  # points; a box leaves room for the widest of the fonts above
-MARGIN, TITLE_HEIGHT = 12, 34  # points
+FONT_SIZE, TITLE_SIZE = 20, 24  # points; a box leaves room for the widest of the fonts above
+MARGIN, TITLE_HEIGHT = 10, 34  # points
 PAGE = 960  # pixels: the width of a notebook's page
 FAINT = 0.3  # opacity
 
@@ -78,7 +77,6 @@ class CellDrawing:
     direction: str = "LR"  # or "TB", top to bottom
     gap: int = 26  # points between a box and the next in that direction
     order: tuple[str, ...] = ()  # boxes that follow one another in that direction
-    font: float = FONT_SIZE  # points, of the text in boxes
 
     @property
     def dot(self) -> str:
@@ -93,7 +91,7 @@ class CellDrawing:
         parts = [
             f'<svg xmlns="http://www.w3.org/2000/svg" width="{self.size[0]}" height="{self.size[1]}" '
             f'viewBox="0 0 {width:.0f} {height:.0f}" style="max-width:100%;height:auto" role="img" '
-            f'aria-label="{words}" font-family="{FONT}" font-size="{self.font}" text-anchor="middle" '
+            f'aria-label="{words}" font-family="{FONT}" font-size="{FONT_SIZE}" text-anchor="middle" '
             f'fill="{INK}">',
             f"<title>{title}</title>",
             f"<desc>{words}</desc>",
@@ -120,9 +118,9 @@ class CellDrawing:
                 f'stroke-width="{1 if box.faint else 2}"{_opacity(box.faint)}/>'
             )
             for i, line in enumerate(lines):
-                down = y + 0.35 * self.font + (i - (len(lines) - 1) / 2) * 1.2 * self.font
+                down = y + (0.35 + 1.2 * (i - (len(lines) - 1) / 2)) * FONT_SIZE
                 color = ' fill="#666666"' if box.faint else ""
-                said = _subscripts(_text(line), self.font)
+                said = _subscripts(_text(line))
                 parts.append(f'<text x="{x:.1f}" y="{down:.1f}"{color}>{said}</text>')
             parts.append("</g>")
         return "\n".join([*parts, "</svg>\n"])
@@ -139,6 +137,11 @@ class CellDrawing:
         # A page made by nbconvert shows an SVG as wide as it says, and cuts it off at the page's edge.
         scale = min(4 / 3, PAGE / width)
         return round(scale * width), round(scale * height)
+
+    @property
+    def letters(self) -> float:
+        """Size of the text in boxes on a page, in pixels."""
+        return FONT_SIZE * self.size[0] / self._layout[2][0]
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the drawing to `path`, whole or not at all; it must end in .svg, .pdf, .png or .dot."""
@@ -183,7 +186,7 @@ class CellDrawing:
                 fontname="Helvetica",
                 fontsize=f"{TITLE_SIZE}",
             )
-            graph.attr("node", style="rounded,filled", fontname="Helvetica", fontsize=f"{self.font}")
+            graph.attr("node", style="rounded,filled", fontname="Helvetica", fontsize=f"{FONT_SIZE}")
             graph.attr("edge", dir="forward")
         for box in self.boxes:
             look = {
@@ -257,7 +260,7 @@ class CellDrawing:
                 x,
                 y,
                 _mathtext(box.text),
-                size=0.88 * self.font,
+                size=0.88 * FONT_SIZE,
                 ha="center",
                 va="center_baseline",
                 color=color,
@@ -293,9 +296,10 @@ def _with_head(spline: list[Point], arrow: Arrow) -> tuple[list[Point], list[Poi
     return [*spline[:-2], (end[0] - x1 + x0, end[1] - y1 + y0), end], head
 
 
-def text_width(lines: Sequence[str], font: float = FONT_SIZE) -> float:
-    """Points, an even number, that the longest of `lines` needs in the widest of our fonts and some more."""
-    return 2 * round(0.31 * font * max(map(len, lines)) + 8)
+def text_size(text: str) -> Point:
+    """Width and height in points, even numbers, that a box needs for `text` in the widest of our fonts."""
+    lines = text.split("\n")
+    return 2 * round(0.31 * FONT_SIZE * max(map(len, lines)) + 8), 2 * round(0.6 * FONT_SIZE * len(lines) + 4)
 
 
 def _text(text: str) -> str:
@@ -303,9 +307,9 @@ def _text(text: str) -> str:
     return html.escape(re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]", "\ufffd", text))
 
 
-def _subscripts(text: str, font: float) -> str:
+def _subscripts(text: str) -> str:
     """c_{k-2} for SVG: a smaller k-2, lower."""
-    return re.sub(r"_\{(.*?)\}", rf'<tspan dy="4" font-size="{0.8 * font:.0f}">\1</tspan>', text)
+    return re.sub(r"_\{(.*?)\}", rf'<tspan dy="4" font-size="{0.8 * FONT_SIZE:.0f}">\1</tspan>', text)
 
 
 def _mathtext(text: str) -> str:

@@ -134,7 +134,7 @@ def discretisation_cut(
 
 
 def _short(option: str) -> str:
-    return option.replace("_conv_", " ").replace("_pool_", " ").replace("_connect", "").replace("_", " ")
+    return re.sub("_(conv_|pool_|connect)?", "\n", option).strip()
 
 
 @styled()
@@ -156,8 +156,8 @@ def controller_unrolled(
     if not 0 <= decision <= len(steps):
         raise ValueError(f"wanted a decision from 0 to {len(steps)}, got {decision}")
     anchors, x, token, said = {0: 0.0, 1: 1.0}, 2.0, "start", []
-    made, axes = figure(size=(13, 5.2))
-    columns = [(0.0, "start", "input 0", 0), (1.0, "start", "input 1", 0)]  # (x, reads, writes, when)
+    made, axes = figure(size=(13, 5.6))
+    columns = [(0.0, "start", "input\n0", 0), (1.0, "start", "input\n1", 0)]  # (x, reads, writes, when)
     for number, (step, match) in enumerate(zip(steps, found, strict=True), start=1):
         assert match is not None
         node, kind, shown = int(match[1]), match[2], number <= decision
@@ -167,28 +167,28 @@ def controller_unrolled(
         if kind == "input" and shown:
             for option, p in zip(step.options, odds, strict=True):
                 color = RED if option == drawn else "#999999"
-                _arrow(axes, (anchors[int(option)], 1.55), (x - 0.05, 1.52), color, 0.6 + 5 * p, -0.32)
+                _arrow(axes, (anchors[int(option)], 1.85), (x - 0.05, 1.82), color, 0.6 + 5 * p, -0.32)
         if shown:
             said.append(f"node {node} {kind} {drawn} ({odds[chosen]:.2f})")
         token = f"anchor\nof {drawn}" if kind == "input" else _short(drawn)
         x += 1
         if number % 4 == 0:  # the node itself: one more step, whose state is its anchor
-            columns.append((x, token, f"node {node}", number))
+            columns.append((x, token, f"node\n{node}", number))
             anchors[node], token, x = x, "start", x + 1
     for at, reads, writes, when in columns:
         shown, is_anchor = when <= decision, "node" in writes or "input" in writes
-        _box(axes, at, 0.0, "LSTM", INK, (0.72, 0.5), shown)
-        _box(axes, at, -0.95, reads, BLUE, (0.86, 0.62), shown)
-        _box(axes, at, 1.15, writes, "#009E73" if is_anchor else RED, (0.9, 0.72), shown)
+        _box(axes, at, 0.0, "LSTM", INK, (0.82, 0.5), shown)
+        _box(axes, at, -1.0, reads, BLUE, (0.94, 0.72), shown)
+        _box(axes, at, 1.3, writes, "#009E73" if is_anchor else RED, (0.94, 1.05), shown)
         if shown:
-            _arrow(axes, (at, -0.62), (at, -0.27), BLUE)
-            _arrow(axes, (at, 0.27), (at, 0.77), INK)
+            _arrow(axes, (at, -0.64), (at, -0.27), BLUE)
+            _arrow(axes, (at, 0.27), (at, 0.76), INK)
     for before, after in pairwise(columns):
         if after[3] <= decision:
-            _arrow(axes, (before[0] + 0.37, 0.0), (after[0] - 0.37, 0.0), INK, 2.5)
-    for y, words in ((-0.95, "reads"), (0.0, "state"), (1.15, "writes"), (2.0, "attends to")):
+            _arrow(axes, (before[0] + 0.42, 0.0), (after[0] - 0.42, 0.0), INK, 2.5)
+    for y, words in ((-1.0, "reads"), (0.0, "state"), (1.3, "writes"), (2.2, "attends to")):
         axes.text(-0.7, y, words, ha="right", va="center", size=15)
-    axes.set(title=title, xlim=(-1.7, x), ylim=(-1.45, 2.4 + 0.05 * x))
+    axes.set(title=title, xlim=(-1.7, x), ylim=(-1.45, 2.7 + 0.05 * x))
     axes.axis("off")
     drawn_so_far = "; ".join(said) if said else "nothing yet"
     words = (

@@ -13,6 +13,7 @@ colour-blind people can tell apart, and viridis; letters can be read from the ba
 import base64
 import html
 import io
+import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -27,6 +28,7 @@ import numpy as np
 import torch
 from cycler import cycler
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 from torch import Tensor
 
@@ -55,6 +57,8 @@ STYLE: dict[str, Any] = {
 }
 SHOWN_DPI = 88  # pixels per inch of a figure on a page
 SHARP = 1.5  # pixels in the file for one on the page
+ON_A_SLIDE = 1168, 500  # pixels that a deck has at least for a picture, under a title and a slider
+LEGIBLE = 20  # pixels of a letter on a slide that the last row of a lecture hall can read
 
 
 @dataclass(frozen=True)
@@ -92,11 +96,31 @@ class Picture:
         width, height = self.figure.get_size_inches()
         return round(SHOWN_DPI * width), round(SHOWN_DPI * height)
 
+    @property
+    def letters(self) -> float:
+        """Size of the smallest text on a page, in pixels; indices in a formula are smaller."""
+        self.png  # noqa: B018  only what has been drawn has its ticks
+        points = min((float(text.get_fontsize()) for text in _texts(self.figure)), default=math.inf)
+        return points / 72 * self.size[0] / self.figure.get_size_inches()[0]
+
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> tuple[dict, dict]:
         return png_bundle(self)
 
     def __repr__(self) -> str:
         return self.words
+
+
+def _texts(figure: Figure) -> list[Text]:
+    """All text of a figure that is seen."""
+    hidden = {
+        text
+        for axes in figure.axes
+        for part in ([axes] if not axes.get_visible() else [] if axes.axison else [axes.xaxis, axes.yaxis])
+        for text in part.findobj(Text)
+    }
+    return [
+        text for text in figure.findobj(Text) if text.get_text() and text.get_visible() and text not in hidden
+    ]
 
 
 class Shown(Protocol):
@@ -114,12 +138,25 @@ class Shown(Protocol):
     def size(self) -> tuple[int, int]:
         """Width and height on a page, in pixels."""
 
+    @property
+    def letters(self) -> float:
+        """Size of the smallest text on a page, in pixels."""
+
+
+def on_a_slide(shown: Shown) -> float:
+    """Pixels of the smallest text on a slide of 1280 x 720, whose room it fills."""
+    return shown.letters * min(room / size for room, size in zip(ON_A_SLIDE, shown.size, strict=True))
+
 
 def png_bundle(shown: Shown) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Make what Jupyter stores of a picture, (data, metadata), with the words as its alternative text."""
+    """Make what Jupyter stores of a picture, (data, metadata), with the words as its alternative text.
+
+    The size of the smallest text goes along: a deck of slides is tested by it.
+    """
     width, height = shown.size
     data = {"image/png": base64.b64encode(shown.png).decode(), "text/plain": shown.words}
-    return data, {"image/png": {"alt": shown.words, "width": width, "height": height}}
+    letters = round(min(shown.letters, 99), 2)
+    return data, {"image/png": {"alt": shown.words, "width": width, "height": height, "letters": letters}}
 
 
 def img(shown: Shown) -> str:
@@ -159,9 +196,21 @@ def figure(
 
 
 def finish(figure: Figure, words: str, photos: bool = False) -> Picture:
-    """Join a figure and the words that say what it shows; pyplot, if it knows it, won't show it again."""
+    """Join a figure and the words that say what it shows; pyplot, if it knows it, won't show it again.
+
+    Text that would be too small on a slide of 1280 x 720 is made larger.
+    """
     if not words.strip():
         raise ValueError("a picture needs words that say what it shows, for those who can't see it")
+    width, height = figure.get_size_inches()
+    least = LEGIBLE * 72 / min(ON_A_SLIDE[0] / width, ON_A_SLIDE[1] / height)
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_tick_params(
+                labelsize=max(least, float(axis.get_major_ticks(1)[0].label1.get_fontsize()))
+            )
+    for text in _texts(figure):
+        text.set_fontsize(max(least, float(text.get_fontsize())))
     if "matplotlib.pyplot" in sys.modules:
         sys.modules["matplotlib.pyplot"].close(figure)
     return Picture(figure, words, photos)

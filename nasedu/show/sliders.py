@@ -82,6 +82,14 @@ class Stack:
             top += height
         return in_256_colors(sheet)
 
+    @property
+    def letters(self) -> float:
+        """Size of the smallest text on a page, in pixels."""
+        return min(
+            part.letters * width / part.size[0]
+            for part, (width, _) in zip(self.parts, self._sizes(), strict=True)
+        )
+
     def _sizes(self) -> list[tuple[int, int]]:
         scales = [min(1.0, self.width / part.size[0]) for part in self.parts]
         return [

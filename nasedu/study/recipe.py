@@ -10,6 +10,7 @@ judge = recipe.training(network, train, valid, seed=0)    # the same for one net
 import dataclasses
 import math
 import numbers
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,11 +30,17 @@ from nasedu.space import small
 from nasedu.space.cells import CNN
 
 Datasets = tuple[ImageDataset, ImageDataset, ImageDataset]
+LINE = 88  # characters: as wide as a slide
 SCHEDULES = {"cosine": cosine, "one_cycle": one_cycle}
 
 
 class RecipeError(NaseduError, ValueError):
     """A recipe holds a value that nothing can be done with; the message names it and what is wanted."""
+
+
+def wrapped(text: str, width: int = LINE) -> list[str]:
+    """Cut a text into lines, between words alone."""
+    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
 
 
 @dataclass(frozen=True)
@@ -102,6 +109,12 @@ class Recipe:
                     f"method {name!r:.80} is {own!r:.80}; wanted one of {', '.join(registry.METHODS)}, or "
                     'arguments with its "method", one of these'
                 )
+
+    def __str__(self) -> str:
+        """What it is made of but the methods, as lines of text; what is 0 or empty is left out."""
+        given = {key: value for key, value in dataclasses.asdict(self).items() if value and key != "methods"}
+        settings = ", ".join(f"{key} {value}" for key, value in given.items())
+        return "\n".join(wrapped(settings))
 
     @classmethod
     def from_dict(cls, data: Any) -> "Recipe":

@@ -28,7 +28,7 @@ from tqdm.auto import tqdm
 from nasedu.errors import NaseduError, parsed
 from nasedu.files import locked, save_text
 from nasedu.search.history import History
-from nasedu.study.recipe import Recipe, RecipeError
+from nasedu.study.recipe import LINE, Recipe, RecipeError, wrapped
 
 FORMAT = "nasedu-record"
 Row = Mapping[str, Any]
@@ -94,19 +94,16 @@ class Record(Sequence[Row]):
 
     @property
     def provenance(self) -> str:
-        """Three lines that go beside every figure made from this record."""
-        given = {key: value for key, value in asdict(self.recipe).items() if value and key != "methods"}
-        settings = ", ".join(f"{key} {value}" for key, value in given.items())
+        """What was run, when, where, and how again: lines that go beside every figure of this record."""
         dates = sorted({self.date[:10], *(row.get("date", self.date)[:10] for row in self.rows)})
         devices = sorted({self.device, *(row.get("device", self.device) for row in self.rows)})
         when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
         clock = "CPU minutes" if self.clock == "CPU" else "min"
         runs = f"{len(self.rows)} run{'s' if len(self.rows) != 1 else ''}"
-        return (
-            f"{self.name}: {runs} on {self.data}\n{settings}\n"
-            f"recorded {when} in {self.minutes:.0f} {clock} on {', '.join(devices)}; "
-            f"again: {self.command}"
-        )
+        what = f"{self.name}: {runs} on {self.data}"
+        where = f"recorded {when} in {self.minutes:.0f} {clock} on {', '.join(devices)}"
+        again = " \\\n    ".join(wrapped(f"again: {self.command}", LINE - 6))  # as a shell takes it
+        return "\n".join([*wrapped(what), str(self.recipe), *wrapped(where), again])
 
     def to_json(self) -> str:
         """The record as JSON text, a line for each row."""
@@ -254,8 +251,8 @@ def begin(record: Record, out: str | os.PathLike[str]) -> Record:
     asked = (record.name, replace(record.recipe, **plain(asdict(record.recipe))), record.data)
     if (kept.name, kept.recipe, kept.data) != asked:
         raise RecordError(
-            f"{out} holds {kept.name!r} of {kept.recipe} on {kept.data}, not {record.name!r} of "
-            f"{record.recipe} on {record.data}; use the same arguments, or give another file"
+            f"{out} holds {kept.name!r} of {kept.recipe!r} on {kept.data}, not {record.name!r} of "
+            f"{record.recipe!r} on {record.data}; use the same arguments, or give another file"
         )
     return kept
 

@@ -15,6 +15,7 @@ from matplotlib.textpath import TextPath
 
 from nasedu.show import graphs
 from nasedu.show.cells import draw_cell, draw_chain, draw_network, op_color
+from nasedu.show.pictures import LEGIBLE, on_a_slide
 from nasedu.space.choice import ArchError
 from nasedu.space.genotype import PUBLISHED, Genotype, edges
 from nasedu.space.ops import PRIMITIVES
@@ -71,7 +72,7 @@ def test_an_edge_drawn_twice_is_drawn_once_and_counted():
     picture = draw_cell(genotype)
     assert "Node 2 = 2 × sep_conv_3x3(c_{k-2});" in picture.words
     assert "Node 3 = sep_conv_3x3(c_{k-1}) + skip_connect(c_{k-1})." in picture.words
-    assert texts(picture.svg).count("2 × sep_conv_3x3") == 1
+    assert texts(picture.svg).count("2 × sep_conv") == 1
     assert draw_cell(genotype.arch()).svg == picture.svg
 
 
@@ -176,7 +177,7 @@ def test_every_box_holds_its_text_and_none_lies_on_another():
     for box, (x, y) in placed:
         # DejaVu Sans is the widest of the fonts that a page may take.
         lines = re.sub(r"_\{|\}", "", box.text).split("\n")
-        widest = max(TextPath((0, 0), line, size=picture.font).get_extents().width for line in lines)
+        widest = max(TextPath((0, 0), line, size=graphs.FONT_SIZE).get_extents().width for line in lines)
         assert widest + 6 <= box.width
         assert x - box.width / 2 > 0 and x + box.width / 2 < width
         assert y - box.height / 2 > 0 and y + box.height / 2 < height
@@ -226,10 +227,14 @@ def test_the_nodes_stand_in_order(name):
 
 def test_a_cell_with_weights_can_be_read_on_a_slide():
     for seed in range(6):
-        picture = draw_cell(weights(4, seed=seed))
-        width, height = picture._layout[2]
-        # on a slide of 1280 x 720, with what its title leaves
-        assert picture.font * min(1280 / width, 640 / height) >= 18
+        assert on_a_slide(draw_cell(weights(4, seed=seed))) >= LEGIBLE
+
+
+@pytest.mark.parametrize("op", ["sep_conv_3x3", "skip_connect"])
+def test_the_deepest_cell_and_the_network_of_8_cells_can_be_read_on_a_slide(op):
+    deep = tuple(((op, max(0, node)), (op, 1)) for node in (0, 2, 3, 4))
+    assert on_a_slide(draw_cell(Genotype(deep, deep))) >= LEGIBLE
+    assert on_a_slide(draw_network(8, channels=16)) >= LEGIBLE
 
 
 def test_no_drawing_is_wider_than_a_page():
@@ -279,7 +284,7 @@ def test_the_dot_source_can_be_laid_out_by_others():
     graph = pygraphviz.AGraph(string=draw_cell(DARTS_V2).dot)
     assert len(graph.nodes()) == 2 + 4 + 1 + 8
     labels = [node.attr["label"] for node in graph.nodes()]
-    assert labels.count("sep_conv_3x3") == 5 and "c_{k-2}" in labels
+    assert labels.count("sep_conv\\n3x3") == 5 and "c_{k-2}" in labels
 
 
 FAKE_DOT = """#!{python}
@@ -360,12 +365,13 @@ def test_a_network_has_the_shapes_of_the_model():
     with torch.no_grad():
         model(torch.zeros(1, 3, 16, 16), uniform_arch(model))
     picture = draw_network(5, channels=4, input_size=16)
-    assert [box.text.split("\n")[-1] for box in picture.boxes[:-1]] == shapes
+    assert ["".join(box.text.split("\n")[-2:]) for box in picture.boxes[:-1]] == shapes
+    assert f"; 1 reduction {shapes[2]};" in picture.words
     assert [box.text.split("\n")[1] for box in picture.boxes[1:-1]] == [
         "normal",
-        "reduction",
+        "reduce",
         "normal",
-        "reduction",
+        "reduce",
         "normal",
     ]
     with pytest.raises(ValueError, match="n_layers=2"):

@@ -1,6 +1,7 @@
 """Flip-books: an explorer's pictures in one piece of HTML, which needs neither a kernel nor a network."""
 
 import base64
+import html
 import io
 import json
 import re
@@ -10,7 +11,7 @@ from PIL import Image
 
 from nasedu.show.flipbook import BYTES, flipbook, packed, states, still, thinned
 from nasedu.show.pictures import Picture, lines
-from nasedu.show.sliders import VIEW, Slider, explore
+from nasedu.show.sliders import VIEW, Slider, Stack, explore
 
 
 def draw(slope: float, name: str = "a") -> Picture:
@@ -30,12 +31,28 @@ def test_a_book_has_a_picture_and_words_for_every_position():
         {"name": "which", "stops": ["one", "two"], "start": 0},
     ]
     wanted = [draw(slope, name).words for slope in (1, 2, 3) for name in ("one", "two")]
-    assert [frame["words"] for frame in book["frames"]] == wanted
-    assert [frame["src"] == "" for frame in book["frames"]] == [False, False, True, False, False, False]
-    for frame in book["frames"]:
+    assert [frame["words"] for (frame,) in book["frames"]] == wanted
+    assert [frame["src"] == "" for (frame,) in book["frames"]] == [False, False, True, False, False, False]
+    for (frame,) in book["frames"]:
         if frame["src"]:
             file = base64.b64decode(frame["src"].removeprefix("data:image/webp;base64,"))
             assert Image.open(io.BytesIO(file)).format == "WEBP"
+
+
+def test_what_is_made_of_parts_stays_in_parts():
+    def both(slope):
+        return Stack((draw(slope), draw(-slope, "b")))
+
+    explorer = explore(both, slope=Slider([1, 2], 2))
+    for page in (flipbook(explorer), still(explorer)):
+        alts = re.findall(r'<img src="[^"]+" alt="([^"]+)" width="880" height="440" data-letters="', page)
+        assert alts == [html.escape(part.words) for part in both(2).parts]
+    frames = store(flipbook(explorer))["frames"]
+    assert [[part["words"] for part in frame] for frame in frames] == [
+        [part.words for part in both(slope).parts] for slope in (1, 2)
+    ]
+    assert [[part["src"] == "" for part in frame] for frame in frames] == [[False, False], [True, True]]
+    assert len({part["src"] for part in frames[0]}) == 2
 
 
 def test_a_book_asks_nobody_for_anything():
@@ -61,7 +78,7 @@ def test_a_book_keeps_to_its_bytes_by_giving_up_stops():
     one = len(packed([draw(1).png])[0])
     book = store(flipbook(explorer, most=2 * one))
     assert {"1", "3", "5"} <= set(book["controls"][0]["stops"])
-    total = sum(len(base64.b64decode(frame["src"].split(",")[-1])) for frame in book["frames"])
+    total = sum(len(base64.b64decode(frame["src"].split(",")[-1])) for (frame,) in book["frames"])
     assert total <= 2 * one < BYTES
 
 

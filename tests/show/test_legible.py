@@ -1,29 +1,11 @@
 """Text in a picture, as large as a slide of 1280 x 720 shows it: the last row can read it."""
 
-import matplotlib.text
 import pytest
 import torch
 
 from nasedu import show
+from nasedu.show.pictures import LEGIBLE, on_a_slide
 from nasedu.space import PUBLISHED
-
-WIDE, HIGH = 1168, 590  # pixels that a deck gives to a picture under a title
-LEAST = 18  # pixels
-
-
-def smallest(picture):
-    """Pixels of the smallest text of a picture on a slide, and that text."""
-    picture.png  # noqa: B018  only what has been drawn has its ticks
-    width, height = picture.figure.get_size_inches()
-    pixels = min(WIDE / width, HIGH / height) / 72
-    texts = [
-        (text.get_size() * pixels, text.get_text())
-        for axes in [picture.figure, *picture.figure.axes]
-        if axes.get_visible()
-        for text in axes.findobj(matplotlib.text.Text)
-        if text.get_text() and text.get_visible() and (text.axes is None or text.axes.get_visible())
-    ]
-    return min(texts)
 
 
 def history():
@@ -45,8 +27,29 @@ PICTURES = {
 
 @pytest.mark.parametrize("name", PICTURES)
 def test_text_in_a_picture_can_be_read_from_the_last_row(name):
-    size, text = smallest(PICTURES[name]())
-    assert size >= LEAST, f"{text!r} has {size:.1f} px on a slide"
+    assert on_a_slide(PICTURES[name]()) >= LEGIBLE - 0.05
+
+
+@pytest.mark.parametrize("size", [(10, 5), (14, 6), (6, 9)])
+def test_finish_makes_small_text_larger_and_leaves_the_rest(size):
+    made, axes = show.figure(size=size)
+    small = axes.text(0.5, 0.5, "small", size=6)
+    large = axes.set_title("large", size=40)
+    hidden = axes.text(0.5, 0.2, "hidden", size=6, visible=False)
+    axes.tick_params(labelsize=5)
+    picture = show.finish(made, "Words of two sizes.")
+    assert on_a_slide(picture) == pytest.approx(LEGIBLE)
+    label = axes.xaxis.get_major_ticks()[0].label1
+    assert small.get_size() == label.get_size() > 14 and large.get_size() == 40 and hidden.get_size() == 6
+    axes.text(0.1, 0.1, "later", size=small.get_size() / 2)
+    assert on_a_slide(picture) == pytest.approx(LEGIBLE / 2)
+
+
+def test_a_picture_without_text_is_legible():
+    made, axes = show.figure()
+    axes.axis("off")
+    axes.tick_params(labelsize=5)
+    assert show.finish(made, "Nothing to read.").letters == float("inf")
 
 
 def test_rows_have_the_names_that_are_given():

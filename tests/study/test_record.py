@@ -124,6 +124,15 @@ def test_provenance_says_what_when_where_and_how_again(squares):
     text = squares.provenance
     assert "squares: 3 runs on no data" in text and "epochs 1" in text and "again: make squares" in text
     assert squares.date[:10] in text and squares.device in text and "CPU minutes" in text
+    assert str(squares.recipe) in text
+
+
+def test_provenance_fits_on_a_slide_and_its_command_can_be_copied():
+    for name in ("darts_cifar10", "enas_cells", "many_seeds"):
+        kept = load(name)
+        assert max(map(len, kept.provenance.splitlines())) <= 88
+        assert kept.command == kept.provenance.split("again: ")[1].replace(" \\\n    ", " ")
+        assert " ".join(kept.provenance.split()).startswith(f"{name}: {len(kept)} run")
 
 
 # ---- what is no record

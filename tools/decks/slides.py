@@ -20,6 +20,7 @@ import argparse
 import base64
 import html
 import importlib.util
+import math
 import re
 import shutil
 import sys
@@ -39,6 +40,8 @@ HERE = Path(__file__).resolve().parent
 ROOM = 560  # pixels of height below the title
 FULL = 830  # of a slide whose letters deck.js makes smaller: the first one, the summary, references
 BESIDE = 130  # words of at most this height share a slide with a figure
+LEGIBLE = 20  # pixels that the smallest text of a picture has at least
+BAR = 64  # pixels of an explorer's slider
 NARROW = 1.5  # a figure at most this many times as wide as high leaves room for the words at its left
 LINE = 88  # characters of code on a line
 CODE_LINES = 18
@@ -51,12 +54,16 @@ SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z(*`$])")
 
 @dataclass
 class Block:
-    """A piece of a slide: what it shows, the height it takes in pixels, a figure's width over its height."""
+    """A piece of a slide: what it shows, the height it takes in pixels, a figure's width over its height.
+
+    `least` is the height below which a figure's letters become too small.
+    """
 
     html: str
     height: int
     kind: str = "text"
     aspect: float = 2.0
+    least: int = 0
     more: Block | None = None  # the same at greater length, for a slide with room
 
     @property
@@ -202,16 +209,25 @@ def output_blocks(cell: Any, code_shown: bool, name: str, pictures: Path) -> Ite
         kind = next((k for k in ("image/svg+xml", "image/png") if k in data), None)
         page = joined(data.get("text/html", ""))
         if "nasedu-flip" in page:
-            yield Block(f"<div class='flip'>{page}</div>", ROOM, "figure", _aspect(page)), words
+            for book, least, wide in books_of(page):
+                yield Block(f"<div class='flip'>{book}</div>", ROOM, "figure", wide, least=least), words
         elif kind is not None:
             content = joined(data[kind])
             file = pictures / f"{name}-{number}.{'svg' if 'svg' in kind else 'png'}"
             file.write_bytes(content.encode() if "svg" in kind else base64.b64decode(content))
             number += 1
             alt = html.escape(words, quote=True)
-            size = output.get("metadata", {}).get("image/png", {})
-            wide = size["width"] / size["height"] if "width" in size else _aspect(content)
-            yield Block(f"<img src='figures/{file.name}' alt='{alt}'>", ROOM, "figure", wide), words
+            # A picture that the package did not draw may say nothing about itself.
+            size = {"width": 2, "height": 1, "letters": math.inf}
+            size |= output.get("metadata", {}).get("image/png", {})
+            about = "".join(
+                f" {mark}{key}='{size[key]}'"
+                for key, mark in (("width", ""), ("height", ""), ("letters", "data-"))
+                if size[key] < math.inf
+            )
+            wide, least = size["width"] / size["height"], _height_of(size["height"], size["letters"])
+            shown = f"<img src='figures/{file.name}' alt='{alt}'{about}>"
+            yield Block(shown, ROOM, "figure", wide, least=least), words
         elif output.get("output_type") == "stream" or words:
             text = joined(output.get("text", "")) or joined(data.get("text/plain", ""))
             if text.startswith("not solved yet"):
@@ -221,10 +237,21 @@ def output_blocks(cell: Any, code_shown: bool, name: str, pictures: Path) -> Ite
                 yield from ((block, "") for block in code_blocks(short, "output"))
 
 
-def _aspect(page: str) -> float:
-    """Width over height of the first picture that says them."""
-    said = re.search(r'width="(\d+)" height="(\d+)"', page)
-    return int(said[1]) / int(said[2]) if said else 2.0
+def books_of(page: str) -> Iterator[tuple[str, int, float]]:
+    """An explorer for each picture that its frames have, with the height that this needs, and its shape."""
+    told = [tag for tag in re.findall(r"<img [^>]*>", page) if "data-letters" in tag]
+    for number, tag in enumerate(told):
+        book = page
+        for other in told[:number] + told[number + 1 :]:
+            book = book.replace(other, other.replace("display: block", "display: none"))
+        said = re.search(r'width="(\d+)" height="(\d+)" data-letters="([\d.]+)"', tag)
+        assert said is not None
+        yield book, BAR + _height_of(int(said[2]), float(said[3])), int(said[1]) / int(said[2])
+
+
+def _height_of(height: float, letters: float) -> int:
+    """Pixels that a picture needs on a slide, so that its smallest text can be read."""
+    return math.ceil(LEGIBLE * height / letters)
 
 
 def slides_of(notebook: Any, stem: str, pictures: Path) -> list[Slide]:
@@ -298,6 +325,8 @@ def gathered(slides: list[Slide]) -> list[Slide]:
             most = 90  # two printed lines
         else:
             most = 1.5 * BESIDE if figures[0].aspect <= NARROW else BESIDE
+        if figures and figures[0].aspect > NARROW:
+            most = min(most, ROOM - figures[0].least)
         if said <= most and slide.title == last.title:
             for figure in figures:
                 figure.height = ROOM - said
@@ -335,9 +364,10 @@ def _add(slides: list[Slide], block: Block) -> None:
     if not slides:
         slides.append(Slide(""))
     last = slides[-1]
-    if block.kind == "figure" and last.height <= BESIDE and all(b.is_words for b in last.blocks):
+    room = min(BESIDE, ROOM - block.least) if block.aspect > NARROW else BESIDE
+    if block.kind == "figure" and last.height <= room and all(b.is_words for b in last.blocks):
         block.height = ROOM - last.height  # a few words stay above the picture that they are about
-    elif last.blocks and last.height + block.height > _most(slides, block):
+    elif last.blocks and (block.kind == "figure" or last.height + block.height > _most(slides, block)):
         slides.append(Slide(last.title))
     slides[-1].blocks.append(block)
 
