@@ -11,7 +11,8 @@ through memory and of starting kernels. Five ideas, each a function below:
                           an operation and the edge's weight are one scale and shift, applied while summing:
                           `WeightedSum`. Neither the normalised nor the weighted map is ever written.
     compute it again      Batch norm, ReLU and depthwise convolution keep only what came in; the map between
-                          them is made once more on the way back: `NormReluDepthwise`.
+                          them is made once more on the way back: `NormReluDepthwise`. So is the map of an
+                          operation's last 1x1 convolution, for which a product is enough: `WeightedSum`.
     share what is equal   Pools and identities are the same map on all edges out of a state: one batch norm
                           for all of them, and one product of matrices: `_unweighted`.
 
@@ -121,12 +122,13 @@ class Averages:
 
 
 def _differentiably(
-    plain: Callable, inputs: Sequence[Tensor], gradient: Tensor, needed: Sequence[bool]
+    plain: Callable, inputs: Sequence[Tensor | None], gradient: Tensor, needed: Sequence[bool]
 ) -> list[Tensor | None]:
     """The gradients of `plain(*inputs)`, themselves with a graph: for second derivatives (create_graph)."""
     with torch.enable_grad():
-        own = [x.view_as(x) for x in inputs]  # names of their own: an input may depend on another one
-        wanted = [x for x, need in zip(own, needed, strict=True) if need]
+        # names of their own: an input may depend on another one
+        own = [x if x is None else x.view_as(x) for x in inputs]
+        wanted = [x for x, need in zip(own, needed, strict=True) if need and x is not None]
         found = iter(torch.autograd.grad(plain(*own), wanted, gradient, create_graph=True))
     return [next(found) if need else None for need in needed]
 
@@ -313,20 +315,70 @@ def scale_and_shift(weights: Tensor, means: Tensor, inverses: Tensor) -> tuple[T
     return scales, -(scales * means).sum(dim=0)
 
 
+def _products(c: int, n: int, x: Tensor) -> bool:
+    """Whether 1x1 convolutions of n edges of c channels are one product with zeros between the edges.
+
+    As long as these are few, it is faster than a convolution on a CPU.
+    """
+    return x.device.type == "cpu" and (n - 1) * c <= 24
+
+
+def _mixed(u: Tensor, weight: Tensor) -> Tensor:
+    """The 1x1 convolution of each edge on its own channels: u (B, E x C, H, W), weight (E x C, C, 1, 1)."""
+    b, k, h, w = u.shape
+    n = k // weight.shape[1]
+    if not _products(k // n, n, u):
+        return F.conv2d(u, weight, groups=n)
+    rows = _rows(u) @ _blocks(weight, n).t()
+    return rows.view(b, h, w, -1).permute(0, 3, 1, 2)
+
+
+def _blocks(weight: Tensor, n: int) -> Tensor:
+    flat = weight.flatten(1)
+    return torch.block_diag(*flat.chunk(n)) if n > 1 else flat
+
+
+def _mixed_backward(
+    g: Tensor, u: Tensor, weight: Tensor, need_u: bool, need_weight: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """The gradients of `_mixed` in u and in the weight."""
+    b, k, h, w = u.shape
+    n = k // weight.shape[1]
+    if not _products(k // n, n, u):
+        rest = [1, 1], [0, 0], [1, 1], False, [0, 0], n, [need_u, need_weight, False]
+        return conv_backward(g, u, weight, None, *rest)[:2]
+    gu = gw = None
+    if need_u:
+        gu = (_rows(g) @ _blocks(weight, n)).view(b, h, w, k).permute(0, 3, 1, 2)
+    if need_weight:  # of the product's blocks those on the diagonal
+        all_blocks = (_rows(g).t() @ _rows(u)).view(n, -1, n, k // n)
+        gw = all_blocks.diagonal(dim1=0, dim2=2).permute(2, 0, 1).reshape(weight.shape)
+    return gu, gw
+
+
 class WeightedSum(Function):
     """sum_i w_i (y_i - mean_i) / sigma_i: batch norm, weight and sum of n maps, each of E edges side by side.
 
     weights (E, n); ys n maps (B, E x C, H, W); moments their n means, then their n variances, (E x C,) each.
+    A map is given as what it is made of, `parts`: u and the weight of a 1x1 convolution, of which it is made
+    again on the way back, or itself and None. One after the other: u_1, weight_1, u_2, weight_2, ...
     """
 
     @staticmethod
-    def forward(ctx: Any, weights: Tensor, eps: float, moments: Sequence[Tensor], *ys: Tensor) -> Tensor:
+    def forward(
+        ctx: Any,
+        weights: Tensor,
+        eps: float,
+        moments: Sequence[Tensor],
+        ys: Sequence[Tensor],
+        *parts: Tensor | None,
+    ) -> Tensor:
         """The sum, one map after the other."""
         n, (b, k, h, w) = len(ys), ys[0].shape
         means = torch.stack(list(moments[:n]))  # (n, K)
         inverses = (torch.stack(list(moments[n:])) + eps).rsqrt()
         scales, shift = scale_and_shift(weights, means, inverses)
-        ctx.save_for_backward(weights, means, inverses, *ys)
+        ctx.save_for_backward(weights, means, inverses, *parts)
         ctx.eps, tile = eps, _tile(ys[0])
         if tile > 1:
             shift, scales = shift.repeat(tile), scales.repeat(1, tile)
@@ -338,29 +390,39 @@ class WeightedSum(Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple:
         """One gradient for each argument of `forward`, None where there is none."""
-        weights, means, inverses, *ys = ctx.saved_tensors
-        needed = ctx.needs_input_grad[:1] + ctx.needs_input_grad[3:]
-        b, k, h, w = g.shape
+        weights, means, inverses, *parts = ctx.saved_tensors
+        need_weights, needed, k = ctx.needs_input_grad[0], ctx.needs_input_grad[4:], g.shape[1]
         if torch.is_grad_enabled():
 
-            def plain(weights: Tensor, *ys: Tensor) -> Tensor:
+            def plain(weights: Tensor, *parts: Any) -> Tensor:
                 columns = weights.t().repeat_interleave(k // len(weights), dim=1)[:, :, None, None]
+                ys = map(_made, parts[::2], parts[1::2])
                 return sum(c * _normalised(y, ctx.eps) for c, y in zip(columns, ys, strict=True))
 
-            of_weights, *rest = _differentiably(plain, (weights, *ys), g, needed)
-            return of_weights, None, None, *rest
+            of_weights, *rest = _differentiably(plain, (weights, *parts), g, (need_weights, *needed))
+            return of_weights, None, None, None, *rest
         g, columns = g.contiguous(memory_format=LAST), weights.t().repeat_interleave(k // len(weights), dim=1)
-        gys: list[Tensor | None] = []
+        found: list[Tensor | None] = []  # of u_1, weight_1, ...
         gz_sums: list[Tensor] = []  # of the gradient times the normalised map
-        for y, mean, inverse, column, need in zip(ys, means, inverses, columns, needed[1:], strict=True):
-            moments, wanted = (None, None, mean, inverse, True, ctx.eps), [need, needed[0], False]
-            gy, gz_sum, _ = bn_backward(g, y, column, *moments, wanted)
-            gys.append(gy if need else None)
+        for i, (mean, inverse, column) in enumerate(zip(means, inverses, columns, strict=True)):
+            (u, weight), (need_u, need_weight) = parts[2 * i : 2 * i + 2], needed[2 * i : 2 * i + 2]
+            need_y = need_u or need_weight
+            given = column, None, None, mean, inverse, True, ctx.eps, [need_y, need_weights, False]
+            gy, gz_sum, _ = bn_backward(g, _made(u, weight), *given)
             gz_sums.append(gz_sum)
-        if not needed[0]:
-            return None, None, None, *gys
-        of_weights = torch.stack(gz_sums).view(len(ys), len(weights), -1).sum(dim=2).t()
-        return of_weights, None, None, *gys
+            if weight is None or not need_y:
+                found += [gy if need_y else None, None]
+            else:
+                found += _mixed_backward(gy, u, weight, need_u, need_weight)
+        if not need_weights:
+            return None, None, None, None, *found
+        of_weights = torch.stack(gz_sums).view(len(means), len(weights), -1).sum(dim=2).t()
+        return of_weights, None, None, None, *found
+
+
+def _made(u: Tensor, weight: Tensor | None) -> Tensor:
+    """The map that has the parts u and weight."""
+    return u if weight is None else _mixed(u, weight)
 
 
 # ---- The operations of all edges that leave a state
@@ -392,29 +454,18 @@ def _weights(convolutions: Sequence[nn.Conv2d]) -> Tensor:
     return torch.cat([convolution.weight for convolution in convolutions])
 
 
-def _pointwise(x: Tensor, convolutions: Sequence[nn.Conv2d]) -> Tensor:
-    """The 1x1 convolution of each edge on its own channels: x (B, n x C, H, W), and the same size."""
-    b, k, h, w = x.shape
-    n = len(convolutions)
-    if x.device.type != "cpu" or (n - 1) * (k // n) > 24:
-        return F.conv2d(x, _weights(convolutions), groups=n)
-    # One product with zeros between the edges, as long as these are few: it is faster than a convolution.
-    blocks = [convolution.weight.flatten(1) for convolution in convolutions]
-    rows = _rows(x) @ (torch.block_diag(*blocks) if n > 1 else blocks[0]).t()
-    return rows.view(b, h, w, -1).permute(0, 3, 1, 2)
-
-
 # Each takes the state and, for each layer of the operation, those of all edges. The answer is their maps side
-# by side as they come into the last batch norm, and these batch norms.
-Maps = tuple[Tensor, Sequence[nn.BatchNorm2d]]
+# by side as they come into the last batch norm, as `WeightedSum` wants them: the maps before the last 1x1
+# convolution and its weight, or the maps themselves and None. And these batch norms.
+Maps = tuple[Tensor, Tensor | None, Sequence[nn.BatchNorm2d]]
 
 
 def _sep_conv(side: _Side, layers: Sequence[Sequence]) -> Maps:
     _, first, mix_first, norms, _, second, mix_second, last = layers
     u = Depthwise.apply(*side.whole, _weights(first), side.stride, 1)
-    y = _pointwise(u, mix_first)
+    y = _mixed(u, _weights(mix_first))
     u = NormReluDepthwise.apply(y, _weights(second), *side.averages.see(y, norms), norms[0].eps)
-    return _pointwise(u, mix_second), last
+    return u, _weights(mix_second), last
 
 
 def _dil_conv(side: _Side, layers: Sequence[Sequence]) -> Maps:
@@ -423,7 +474,7 @@ def _dil_conv(side: _Side, layers: Sequence[Sequence]) -> Maps:
         u = Depthwise.apply(*side.even, _weights(depthwise), 1, 1)
     else:
         u = Depthwise.apply(*side.whole, _weights(depthwise), side.stride, 2)
-    return _pointwise(u, mix), norms
+    return u, _weights(mix), norms
 
 
 def _conv(side: _Side, layers: Sequence[Sequence]) -> Maps:
@@ -431,13 +482,13 @@ def _conv(side: _Side, layers: Sequence[Sequence]) -> Maps:
     x, weight, stride = side.relu, _weights(convolutions), side.stride
     if weight.shape[-1] == 1:  # see `fast_ops.Pointwise`
         x, stride = side.even[0] if stride == 2 else x, 1
-    return F.conv2d(x, weight, None, stride, weight.shape[-1] // 2), norms
+    return F.conv2d(x, weight, None, stride, weight.shape[-1] // 2), None, norms
 
 
 def _reduce(side: _Side, layers: Sequence[Sequence]) -> Maps:
     pixels = torch.cat([side.even[0], Grid.apply(side.relu, 1)], dim=1)
     blocks = [torch.block_diag(r.conv_1.weight.flatten(1), r.conv_2.weight.flatten(1)) for r in layers[0]]
-    return F.conv2d(pixels, torch.cat(blocks)[:, :, None, None]), [r.bn for r in layers[0]]
+    return F.conv2d(pixels, torch.cat(blocks)[:, :, None, None]), None, [r.bn for r in layers[0]]
 
 
 _NORM = nn.BatchNorm2d
@@ -463,7 +514,7 @@ def _types(operation: nn.Module) -> tuple[type, ...]:
 def _normalised_once(y: Tensor, norms: Sequence[nn.BatchNorm2d], averages: Averages) -> Tensor:
     """Batch norm without affine, of one map that all `norms` see."""
     moments = averages.see(y, norms, shared=True)
-    return WeightedSum.apply(y.new_ones(1, 1), norms[0].eps, moments, y)
+    return WeightedSum.apply(y.new_ones(1, 1), norms[0].eps, moments, (y,), y, None)
 
 
 class _Edge(NamedTuple):
@@ -511,14 +562,18 @@ def _convolutions(
     x: Tensor, edges: Sequence[_Edge], stride: int, weights: _Weights, averages: Averages
 ) -> Sequence[Tensor]:
     """The weighted sum of the operations with weights for each edge."""
-    side, ys, moments = _Side(x, len(edges), stride, averages), [], []
+    side, moments = _Side(x, len(edges), stride, averages), []
+    ys: list[Tensor] = []
+    parts: list[Tensor | None] = []
     for name in edges[0].run:
         layers = list(zip(*(_layers(edge.choice.layers[name]) for edge in edges), strict=True))
-        y, norms = CONVOLUTIONS[_types(edges[0].choice.layers[name])](side, layers)
-        ys.append(y)
-        moments.append(averages.see(y, norms))
+        u, weight, norms = CONVOLUTIONS[_types(edges[0].choice.layers[name])](side, layers)
+        with torch.no_grad():
+            ys.append(_made(u, weight))
+        parts += u, weight
+        moments.append(averages.see(ys[-1], norms))
     means, variances = zip(*moments, strict=True)
-    total = WeightedSum.apply(weights(edges, x), norms[0].eps, means + variances, *ys)
+    total = WeightedSum.apply(weights(edges, x), norms[0].eps, means + variances, ys, *parts)
     return total.chunk(len(edges), dim=1)
 
 
@@ -596,7 +651,8 @@ def applies(cell: "Cell", s0: Tensor, s1: Tensor, arch: Arch) -> bool:
 def _preprocessed(layer: nn.Module, s: Tensor, averages: Averages) -> Tensor:
     """The same as `layer(s)`, a `FactorizedReduce` or `relu_conv_bn`."""
     side, layers = _Side(s.contiguous(memory_format=LAST), 1, 1, averages), [(one,) for one in _layers(layer)]
-    return _normalised_once(*(_reduce if len(layers) == 1 else _conv)(side, layers), averages)
+    y, _, norms = (_reduce if len(layers) == 1 else _conv)(side, layers)
+    return _normalised_once(y, norms, averages)
 
 
 def _total(terms: Sequence[Tensor]) -> Tensor:
