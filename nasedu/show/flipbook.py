@@ -4,8 +4,9 @@
     still(explorer)       the same place with the first picture alone, which costs nothing to draw
 
 A picture is drawn for every position of the sliders, at most `FRAMES` of them; where there are more, the
-longest slider gets fewer stops. They are WebP, as sharp as fits into `BYTES` together. What is made of parts,
-one below the other, stays in parts: a deck gives each a slide.
+longest slider gets fewer stops. They are SVG where they can be and that is shorter, else WebP, as sharp as
+fits into `BYTES` together. What is made of parts, one below the other, stays in parts: a deck gives each a
+slide.
 """
 
 import base64
@@ -23,9 +24,9 @@ from PIL import Image
 from nasedu.show.pictures import Shown
 
 FRAMES = 40  # pictures in one book
-BYTES = 200_000  # of one book's pictures; as text in a notebook they take a third more
+BYTES = 300_000  # of one book's pictures; as text in a notebook they take a third more
 # (scale, colours), each giving up a little more than the one before; letters stay sharp, there is no blur.
-SETTINGS = ((1.0, 256), (1.0, 64), (1.0, 32), (2 / 3, 32), (2 / 3, 16))
+SETTINGS = ((1.0, 256), (1.0, 64), (1.0, 32), (2 / 3, 32))
 
 # In JupyterLab an explorer leaves two outputs, the live sliders and this. Only one of them is shown: while
 # the sliders live this one hides, and after a restart, when they are "model not found", they do.
@@ -95,18 +96,28 @@ def webp(png: bytes, scale: float, colours: int) -> bytes:
         size = (round(scale * image.width), round(scale * image.height))
         image = image.resize(size, Image.Resampling.LANCZOS)
     out = io.BytesIO()
-    few = image.quantize(colours, dither=Image.Dither.NONE).convert("RGB")
+    # The octree keeps a colour that few pixels have, such as that of a line; the median cut loses it.
+    few = image.quantize(colours, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).convert("RGB")
     few.save(out, "WEBP", lossless=True, quality=60, method=4)
     return out.getvalue()
 
 
-def packed(pngs: Sequence[bytes], most: int = BYTES) -> list[bytes] | None:
-    """Compress pictures together to at most `most` bytes, giving up little; None where they are too many."""
+def packed(pictures: Sequence[Shown], most: int = BYTES) -> list[str] | None:
+    """Compress pictures together to at most `most` bytes, giving up little; None where they are too many.
+
+    Each is given as an address that holds it, "data:image/...".
+    """
     for scale, colours in SETTINGS:
-        files: list[bytes] = []
-        for png in pngs:
-            files.append(webp(png, scale, colours))
-            if sum(map(len, files)) > most:
+        files: list[str] = []
+        size = 0
+        for one in pictures:
+            file, kind = webp(one.png, scale, colours), "webp"
+            svg = getattr(one, "svg", "").encode()
+            if 0 < len(svg) < len(file):
+                file, kind = svg, "svg+xml"
+            files.append(f"data:image/{kind};base64,{base64.b64encode(file).decode()}")
+            size += len(file)
+            if size > most:
                 break
         else:
             return files
@@ -130,10 +141,10 @@ def flipbook(explorer: Explores, most: int = BYTES) -> str:
             if key not in pngs:
                 pngs[key] = explorer.draw(**state)
         shown = [parts_of(pngs[tuple(state.values())]) for state in states(stops)]
-        files = packed([part.png for parts in shown for part in parts], most)
+        files = packed([part for parts in shown for part in parts], most)
         number = len(shown) - 1
     first = list(states(stops)).index({name: one.start for name, one in explorer.controls.items()})
-    left = iter(map(_address, files))
+    left = iter(files)
     addresses = [[next(left) for _ in parts] for parts in shown]
     # The first frame's pictures stand on the page already.
     frames = [
@@ -170,10 +181,6 @@ def still(explorer: Explores) -> str:
 def parts_of(shown: Shown) -> Sequence[Shown]:
     """The pictures of which it is made, itself alone where it is one."""
     return getattr(shown, "parts", (shown,))
-
-
-def _address(file: bytes) -> str:
-    return f"data:image/webp;base64,{base64.b64encode(file).decode()}"
 
 
 def _place(parts: Sequence[Shown], addresses: Sequence[str], script: str = "") -> str:
