@@ -246,13 +246,13 @@ def test_play_moves_every_explorer_of_the_pages(chromium, site, pages):
             slider = book.get_by_role("slider").first
             assert slider.get_attribute("aria-label") and slider.get_attribute("aria-valuetext"), name
             slider.press("Home")
-            first = book.locator("img").get_attribute("src")
-            words = book.locator("img").get_attribute("alt")
+            picture = book.locator("img").last  # of several, one below the other, each moves
+            first, words = picture.get_attribute("src"), picture.get_attribute("alt")
             book.get_by_role("button", name="Play").click()
-            expect(book.locator("img")).not_to_have_attribute("src", first, timeout=15_000)
-            expect(book.locator("img")).not_to_have_attribute("alt", words)
+            expect(picture).not_to_have_attribute("src", first, timeout=15_000)
+            expect(picture).not_to_have_attribute("alt", words)
             size = len(book.inner_html()) // 1000
-            assert size < 300, f"{name}: a flip-book of {size} kB"
+            assert size < 420, f"{name}: a flip-book of {size} kB"
             COUNTS["explorers without a kernel"] += 1
             COUNTS["explorers' kB together"] += size
             COUNTS["explorers' largest kB"] = max(size, COUNTS["explorers' largest kB"])
