@@ -98,7 +98,7 @@ def test_play_moves_the_pictures_of_a_deck(chromium, decks, name):
             number,
         )
         book = page.locator(".nasedu-flip").nth(number)
-        first = book.locator("img").get_attribute("src")
+        first = book.locator("img:visible").get_attribute("src")
         slider = book.get_by_role("slider").first
         slider.press("End")
         slider.press("Home")
@@ -106,7 +106,8 @@ def test_play_moves_the_pictures_of_a_deck(chromium, decks, name):
         page.wait_for_function(
             """([number, first]) => {
                 const book = document.querySelectorAll(".nasedu-flip")[number];
-                return book.querySelector("img").getAttribute("src") !== first;
+                const shown = [...book.querySelectorAll("img")].find((one) => one.checkVisibility());
+                return shown.getAttribute("src") !== first;
             }""",
             arg=[number, first],
             timeout=15_000,
