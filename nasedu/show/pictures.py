@@ -358,14 +358,16 @@ def images(
     if pictures.ndim != 4 or pictures.shape[1] not in (1, 3) or not len(pictures):
         raise ValueError(f"wanted images of shape (N, 3, H, W) or (N, 1, H, W), got {tuple(pictures.shape)}")
     rows = -(-len(pictures) // columns)
-    size = (1.25 * columns, (1.55 if labels else 1.3) * rows + 0.5)
+    # A label of two words takes two lines: side by side they would meet the next label.
+    lines = max((label.count(" ") + 1 for label in labels[: len(pictures)]), default=0) if labels else 0
+    size = (1.25 * columns, (1.3 + 0.25 * lines) * rows + 0.5)
     made, grid = figure(rows, columns, size, squeeze=False)
     for i, axes in enumerate(grid.flat):
         axes.axis("off")
         if i < len(pictures):
             picture(axes, pictures[i])
             if labels is not None:
-                axes.set_title(labels[i], size=13, pad=3)
+                axes.set_title(labels[i].replace(" ", "\n"), size=13, pad=3)
     made.suptitle(title)
     height, width = pictures.shape[2:]
     said = f" They are: {', '.join(labels[: len(pictures)])}." if labels is not None else ""

@@ -1,5 +1,7 @@
 """Text in a picture, as large as a slide of 1280 x 720 shows it: the last row can read it."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -55,3 +57,12 @@ def test_a_picture_without_text_is_legible():
 def test_rows_have_the_names_that_are_given():
     picture = show.alpha_heatmap({"one": torch.eye(2), "two": torch.eye(2)}, ops=("a", "b"), names=("x", "y"))
     assert "two, largest weight of each edge: x: a 1.00, y: b 1.00." in picture.words
+
+
+def test_a_label_of_two_words_takes_two_lines_and_meets_no_other():
+    blank = torch.zeros(10, 3, 8, 8, dtype=torch.uint8)
+    picture = show.images(blank, ["coarse stripes", "disc"] * 5)
+    picture.png  # noqa: B018  lays it out
+    boxes = [axes.title.get_window_extent() for axes in picture.figure.axes]
+    assert picture.figure.axes[0].get_title() == "coarse\nstripes"
+    assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
