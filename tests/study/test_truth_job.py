@@ -205,6 +205,15 @@ def test_the_command_makes_what_is_missing_of_the_small_table(tmp_path, capsys):
     assert "125 rows, shapes10" in capsys.readouterr().out
 
 
+def test_workers_do_not_hear_ctrl_c_themselves():
+    """One that heard it while it starts would print a traceback."""
+    joblib.externals.loky.get_reusable_executor().shutdown(wait=True)  # what other tests have started
+    with truth_job.backend("loky"):
+        heard = list(truth_job._rows(iter([joblib.delayed(signal.getsignal)(signal.SIGINT)] * 2), 2))
+    assert heard == [signal.SIG_IGN] * 2
+    assert signal.getsignal(signal.SIGINT) != signal.SIG_IGN
+
+
 @pytest.mark.timeout(300)
 def test_ctrl_c_ends_two_processes_in_a_line_and_keeps_their_rows(tmp_path):
     out = tmp_path / "small.json"
