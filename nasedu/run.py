@@ -25,6 +25,7 @@ from nasedu.data.datasets import get_dataset
 from nasedu.data.images import DatasetError, ImageDataset
 from nasedu.errors import NaseduError
 from nasedu.files import locked, try_place
+from nasedu.processes import deaf_to_ctrl_c
 from nasedu.profiles import Profile
 from nasedu.search.history import History
 from nasedu.search.registry import METHODS
@@ -172,9 +173,8 @@ def _side_by_side(plan: Plan) -> list[Record]:
     before = tqdm.get_lock()
     tqdm.set_lock(lock)
     # Ctrl-C is for this process, which passes it on once the other one can answer it.
-    answer = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    other.start()
-    signal.signal(signal.SIGINT, answer)
+    with deaf_to_ctrl_c():
+        other.start()
     try:
         mine = _half(plan, "DARTS")
         other.join()

@@ -23,6 +23,7 @@ PACKAGE = ROOT / "nasedu"
 ROOMS = [
     "errors",
     "files",
+    "processes",
     "profiles",
     "data",
     "space",

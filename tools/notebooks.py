@@ -12,7 +12,6 @@ import argparse
 import hashlib
 import os
 import re
-import resource
 import shutil
 import subprocess
 import sys
@@ -102,8 +101,8 @@ def clean(cell: nbformat.NotebookNode) -> list[str]:
 
 def cpu_of_kernels() -> float:
     """CPU seconds of the kernels that have ended."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+    used = os.times()
+    return used.children_user + used.children_system
 
 
 def execute(path: Path, cell_timeout: int) -> None:

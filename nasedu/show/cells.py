@@ -157,14 +157,15 @@ def draw_network(
     if n_layers < 3:
         raise ValueError(f"a network wants 3 cells or more, two of them reductions, got n_layers={n_layers}")
     size, said = input_size, []
-    boxes = [Box("stem", f"stem\n{3 * channels}×\n{size}×{size}", 90, 80, "#eeeeee", GREY)]
+    stem = f"stem\n{3 * channels}×\n{size}×{size}"
+    boxes = [Box("stem", stem, *text_size(stem), "#eeeeee", GREY)]
     for i in range(n_layers):
         reduction = i in (n_layers // 3, 2 * n_layers // 3)
         if reduction:
             channels, size = 2 * channels, size // 2
         kind, color = ("reduce", "#E69F00") if reduction else ("normal", "#56B4E9")
         text = f"{i}\n{kind}\n{n_nodes * channels}×\n{size}×{size}"
-        boxes.append(Box(f"c{i}", text, 92, 104, tint(color, 0.4), color))
+        boxes.append(Box(f"c{i}", text, *text_size(text), tint(color, 0.4), color))
         said.append(f"{i} {'reduction' if reduction else 'normal'} {n_nodes * channels}×{size}×{size}")
     boxes.append(Box("head", "mean,\nlinear", *text_size("mean,\nlinear"), "#eeeeee", GREY))
     names = [box.name for box in boxes]
@@ -237,10 +238,10 @@ def _kept(paths: list[Path], threshold: float | None, discrete: bool) -> list[bo
 def _label(op: str, weight: float, discrete: bool) -> str:
     """The text of an operation's box, in two lines."""
     family, _, size = op.rpartition("_")
-    lines = [family, size] if family and (discrete or size[:1].isdigit()) else [op, ""]
     if discrete:
-        return "\n".join(filter(None, [f"{weight:.0f} × {lines[0]}" if weight != 1 else lines[0], lines[1]]))
-    return f"{lines[0]}\n{lines[1]} {weight:.2f}".replace("\n ", "\n")
+        count = f"{weight:.0f} × " if weight != 1 else ""
+        return count + (f"{family}\n{size}" if family else op)
+    return f"{family}\n{size} {weight:.2f}" if size[:1].isdigit() else f"{op}\n{weight:.2f}"
 
 
 def _said(op: str, weight: float, discrete: bool) -> str:

@@ -323,7 +323,7 @@ def _products(c: int, n: int, x: Tensor) -> bool:
     return x.device.type == "cpu" and (n - 1) * c <= 24
 
 
-def _mixed(u: Tensor, weight: Tensor) -> Tensor:
+def _pointwise(u: Tensor, weight: Tensor) -> Tensor:
     """The 1x1 convolution of each edge on its own channels: u (B, E x C, H, W), weight (E x C, C, 1, 1)."""
     b, k, h, w = u.shape
     n = k // weight.shape[1]
@@ -338,10 +338,10 @@ def _blocks(weight: Tensor, n: int) -> Tensor:
     return torch.block_diag(*flat.chunk(n)) if n > 1 else flat
 
 
-def _mixed_backward(
+def _pointwise_backward(
     g: Tensor, u: Tensor, weight: Tensor, need_u: bool, need_weight: bool
 ) -> tuple[Tensor | None, Tensor | None]:
-    """The gradients of `_mixed` in u and in the weight."""
+    """The gradients of `_pointwise` in u and in the weight."""
     b, k, h, w = u.shape
     n = k // weight.shape[1]
     if not _products(k // n, n, u):
@@ -413,7 +413,7 @@ class WeightedSum(Function):
             if weight is None or not need_y:
                 found += [gy if need_y else None, None]
             else:
-                found += _mixed_backward(gy, u, weight, need_u, need_weight)
+                found += _pointwise_backward(gy, u, weight, need_u, need_weight)
         if not need_weights:
             return None, None, None, None, *found
         of_weights = torch.stack(gz_sums).view(len(means), len(weights), -1).sum(dim=2).t()
@@ -422,7 +422,7 @@ class WeightedSum(Function):
 
 def _made(u: Tensor, weight: Tensor | None) -> Tensor:
     """The map that has the parts u and weight."""
-    return u if weight is None else _mixed(u, weight)
+    return u if weight is None else _pointwise(u, weight)
 
 
 # ---- The operations of all edges that leave a state
@@ -463,7 +463,7 @@ Maps = tuple[Tensor, Tensor | None, Sequence[nn.BatchNorm2d]]
 def _sep_conv(side: _Side, layers: Sequence[Sequence]) -> Maps:
     _, first, mix_first, norms, _, second, mix_second, last = layers
     u = Depthwise.apply(*side.whole, _weights(first), side.stride, 1)
-    y = _mixed(u, _weights(mix_first))
+    y = _pointwise(u, _weights(mix_first))
     u = NormReluDepthwise.apply(y, _weights(second), *side.averages.see(y, norms), norms[0].eps)
     return u, _weights(mix_second), last
 

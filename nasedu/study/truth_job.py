@@ -9,7 +9,6 @@ workers, which need this package and no shared folder.
 """
 
 import os
-import signal
 import threading
 import warnings
 from collections.abc import Generator, Iterator, Sequence
@@ -24,6 +23,7 @@ from joblib.parallel import get_active_backend
 from tqdm.auto import tqdm
 
 from nasedu.files import locked
+from nasedu.processes import deaf_to_ctrl_c
 from nasedu.space import small
 from nasedu.study import truth
 from nasedu.study.recipe import Datasets, Recipe
@@ -89,27 +89,11 @@ def make(
     return table
 
 
-@contextmanager
-def _deaf_to_ctrl_c() -> Iterator[None]:
-    """The workers that start in this block never hear Ctrl-C; this process hears it later, and ends them.
-
-    A worker that hears it while it starts would print a traceback.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may change who hears it
-        return
-    answer = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, answer)
-
-
 def _rows(tasks: Iterator[Any], jobs: int) -> Generator[Row, None, None]:
     """The tasks' rows as they come. As many tasks are sent as there are workers: they carry the images."""
     options: dict[str, Any] = {"n_jobs": jobs, "pre_dispatch": "n_jobs", "batch_size": 1}
     if get_active_backend()[0].supports_return_generator:
-        with _deaf_to_ctrl_c():
+        with deaf_to_ctrl_c():  # this process hears it, and ends the workers
             rows = Parallel(return_as="generator_unordered", **options)(tasks)
         try:
             for row in rows:  # noqa: UP028 (`yield from` would close `rows` before the warnings are off)

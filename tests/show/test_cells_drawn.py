@@ -231,10 +231,17 @@ def test_a_cell_with_weights_can_be_read_on_a_slide():
 
 
 @pytest.mark.parametrize("op", ["sep_conv_3x3", "skip_connect"])
-def test_the_deepest_cell_and_the_network_of_8_cells_can_be_read_on_a_slide(op):
+def test_the_deepest_cell_can_be_read_on_a_slide(op):
     deep = tuple(((op, max(0, node)), (op, 1)) for node in (0, 2, 3, 4))
     assert on_a_slide(draw_cell(Genotype(deep, deep))) >= LEGIBLE
-    assert on_a_slide(draw_network(8, channels=16)) >= LEGIBLE
+
+
+@pytest.mark.parametrize("input_size", [32, 224])
+def test_the_network_of_8_cells_can_be_read_on_a_slide_and_its_boxes_hold_their_text(input_size):
+    picture = draw_network(8, channels=16, input_size=input_size)
+    assert on_a_slide(picture) >= LEGIBLE
+    for box in picture.boxes:
+        assert (box.width, box.height) >= graphs.text_size(box.text)
 
 
 def test_no_drawing_is_wider_than_a_page():

@@ -18,6 +18,7 @@ from nasedu.search import hypergrad
 from nasedu.search.evaluation import batch_statistics, reestimated
 from nasedu.space import PRIMITIVES, Sampled, fast, random_arch, uniform_arch
 from nasedu.space.ops import _REGISTRY, register
+from nasedu.study.timing import saved_bytes
 
 OTHERS = ("none", "skip_connect", "conv_1x1", "conv_3x3", "conv_5x5", "sep_conv_7x7", "max_pool_3x3")
 CASES = {
@@ -140,31 +141,19 @@ def test_the_pointwise_convolution_of_edges_and_its_gradients(edges, channels):
     weight = torch.randn(edges * channels, channels, 1, 1, dtype=torch.float64).requires_grad_()
     out = nn.functional.conv2d(u.requires_grad_(), weight, groups=edges)
     wanted = torch.autograd.grad(out, (u, weight), g)
-    torch.testing.assert_close(fast._mixed(u, weight), out)
-    torch.testing.assert_close(fast._mixed_backward(g, u.detach(), weight, True, True), wanted)
-    assert fast._mixed_backward(g, u, weight, False, True)[0] is None
-    assert fast._mixed_backward(g, u, weight, True, False)[1] is None
-
-
-def kept(model: CNN) -> int:
-    """Bytes that a forward pass keeps for the way back."""
-    seen: dict[int, int] = {}
-
-    def note(tensor: Tensor) -> Tensor:
-        seen[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    arch = {label: matrix.requires_grad_() for label, matrix in uniform_arch(model).items()}
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        total = model(torch.randn(4, 3, 16, 16), arch).sum()
-    assert total.requires_grad
-    return sum(seen.values())
+    torch.testing.assert_close(fast._pointwise(u, weight), out)
+    torch.testing.assert_close(fast._pointwise_backward(g, u.detach(), weight, True, True), wanted)
+    assert fast._pointwise_backward(g, u, weight, False, True)[0] is None
+    assert fast._pointwise_backward(g, u, weight, True, False)[1] is None
 
 
 def test_it_keeps_three_fifths_of_what_the_readable_path_keeps():
     """0.59; 0.75 where the outputs of the last 1x1 convolutions are kept, too."""
     readable, quick = pair(torch.float32, channels=8)
-    assert kept(quick) < 0.65 * kept(readable)
+    x, arch = torch.randn(4, 3, 16, 16), uniform_arch(readable)
+    arch = {label: matrix.requires_grad_() for label, matrix in arch.items()}
+    kept = {model: saved_bytes(lambda model=model: model(x, arch)) for model in (readable, quick)}
+    assert kept[quick] < 0.65 * kept[readable]
 
 
 def test_edges_in_several_parts(monkeypatch):

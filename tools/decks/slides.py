@@ -67,6 +67,11 @@ class Block:
     more: Block | None = None  # the same at greater length, for a slide with room
 
     @property
+    def spare(self) -> int:
+        """What a figure can give away of a slide's height; a wide one only while its letters are legible."""
+        return ROOM - self.least if self.aspect > NARROW else ROOM
+
+    @property
     def is_words(self) -> bool:
         """Whether it is a paragraph or an item of a list."""
         return self.kind in ("text", "item")
@@ -325,9 +330,7 @@ def gathered(slides: list[Slide]) -> list[Slide]:
             most = 90  # two printed lines
         else:
             most = 1.5 * BESIDE if figures[0].aspect <= NARROW else BESIDE
-        if figures and figures[0].aspect > NARROW:
-            most = min(most, ROOM - figures[0].least)
-        if said <= most and slide.title == last.title:
+        if said <= min([most, *(figure.spare for figure in figures)]) and slide.title == last.title:
             for figure in figures:
                 figure.height = ROOM - said
             last.blocks, last.notes = both, last.notes + slide.notes
@@ -364,8 +367,11 @@ def _add(slides: list[Slide], block: Block) -> None:
     if not slides:
         slides.append(Slide(""))
     last = slides[-1]
-    room = min(BESIDE, ROOM - block.least) if block.aspect > NARROW else BESIDE
-    if block.kind == "figure" and last.height <= room and all(b.is_words for b in last.blocks):
+    if (
+        block.kind == "figure"
+        and last.height <= min(BESIDE, block.spare)
+        and all(b.is_words for b in last.blocks)
+    ):
         block.height = ROOM - last.height  # a few words stay above the picture that they are about
     elif last.blocks and (block.kind == "figure" or last.height + block.height > _most(slides, block)):
         slides.append(Slide(last.title))
