@@ -98,7 +98,7 @@ def promised_seconds(text: str) -> float:
 def expected_words(claim: dict[str, Any], data: Any) -> str:
     """The claim's sentence, with what its expressions give for `data` in its holes."""
     names = {"mean": statistics.fmean, "stdev": statistics.stdev, "quantiles": statistics.quantiles}
-    names["number"] = lambda pattern: first_number(data, pattern)
+    names["number"] = lambda pattern, after="": first_number(data[data.index(after) :], pattern)
     values = [eval(text, {**names, "data": data}) for text in claim["expressions"]]
     return claim["sentence"].format(*values)
 
