@@ -24,9 +24,9 @@ from PIL import Image
 from nasedu.show.pictures import Shown
 
 FRAMES = 40  # pictures in one book
-BYTES = 300_000  # of one book's pictures; as text in a notebook they take a third more
+BYTES = 200_000  # of one book's pictures; as text in a notebook they take a third more
 # (scale, colours), each giving up a little more than the one before; letters stay sharp, there is no blur.
-SETTINGS = ((1.0, 256), (1.0, 64), (1.0, 32), (2 / 3, 32))
+SETTINGS = ((1.0, 256), (1.0, 64), (1.0, 32), (2 / 3, 32), (2 / 3, 16))
 
 # In JupyterLab an explorer leaves two outputs, the live sliders and this. Only one of them is shown: while
 # the sliders live this one hides, and after a restart, when they are "model not found", they do.

@@ -252,7 +252,7 @@ def test_play_moves_every_explorer_of_the_pages(chromium, site, pages):
             expect(picture).not_to_have_attribute("src", first, timeout=15_000)
             expect(picture).not_to_have_attribute("alt", words)
             size = len(book.inner_html()) // 1000
-            assert size < 420, f"{name}: a flip-book of {size} kB"
+            assert size < 300, f"{name}: a flip-book of {size} kB"
             COUNTS["explorers without a kernel"] += 1
             COUNTS["explorers' kB together"] += size
             COUNTS["explorers' largest kB"] = max(size, COUNTS["explorers' largest kB"])

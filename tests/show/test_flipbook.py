@@ -93,10 +93,10 @@ def test_many_positions_are_thinned_and_ends_and_start_stay():
 def test_a_book_keeps_to_its_bytes_by_giving_up_stops():
     explorer = explore(draw, slope=Slider([1, 2, 3, 4, 5], 3))
     one = len(base64.b64decode(packed([draw(1)])[0].split(",")[1]))
-    book = store(flipbook(explorer, most=3 * one))
-    assert book["controls"][0]["stops"] == ["1", "3", "5"]
+    book = store(flipbook(explorer, most=2 * one))
+    assert {"1", "3", "5"} <= set(book["controls"][0]["stops"])
     total = sum(len(base64.b64decode(frame["src"].split(",")[-1])) for (frame,) in book["frames"])
-    assert total <= 3 * one < BYTES
+    assert total <= 2 * one < BYTES
 
 
 @pytest.mark.parametrize("frames", ["1", None])
