@@ -10,8 +10,8 @@ through memory and of starting kernels. Five ideas, each a function below:
     fold what is linear   A batch norm is y -> s y + t, once its mean and variance are known. The last one of
                           an operation and the edge's weight are one scale and shift, applied while summing:
                           `WeightedSum`. Neither the normalised nor the weighted map is ever written.
-    compute it again      Batch norm, ReLU and depthwise convolution keep only what came in; the map between
-                          them is made once more on the way back: `NormReluDepthwise`. So is the map of an
+    compute it again      Between its halves a separable convolution keeps the normalised map, and makes the
+                          ReLU of it once more on the way back: `NormReluDepthwise`. So is the map of an
                           operation's last 1x1 convolution, for which a product is enough: `WeightedSum`.
     share what is equal   Pools and identities are the same map on all edges out of a state: one batch norm
                           for all of them, and one product of matrices: `_unweighted`.
@@ -22,7 +22,7 @@ readable path would run it.
 """
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
@@ -42,8 +42,10 @@ LAST = torch.channels_last
 # Bytes of one map of all edges side by side, at most: larger ones do not stay in the cache of a CPU.
 WIDE = 6 * 2**20
 
-conv_backward = torch.ops.aten.convolution_backward
-bn_backward = torch.ops.aten.native_batch_norm_backward
+conv_backward = torch.ops.aten.convolution_backward.default
+bn_backward = torch.ops.aten.native_batch_norm_backward.default
+Moments = tuple[Tensor, Tensor]  # mean and variance of each channel
+See = Callable[[Tensor], Moments]
 
 
 # ---- Statistics and running averages
@@ -60,7 +62,7 @@ def _tile(x: Tensor) -> int:
     return n if pixels % n == 0 else 1
 
 
-def statistics(y: Tensor) -> tuple[Tensor, Tensor]:
+def statistics(y: Tensor) -> Moments:
     """(B, C, H, W) -> mean and (biased) variance of each channel, (C,) each."""
     if y.device.type != "cpu":
         variance, mean = torch.var_mean(y, (0, 2, 3), correction=0)
@@ -85,16 +87,19 @@ class Averages:
         self.variances: list[Tensor] = []
         self.unbiased: list[float] = []  # what makes such a variance an unbiased one
 
-    def see(self, y: Tensor, norms: Sequence[nn.BatchNorm2d], shared: bool = False) -> tuple[Tensor, Tensor]:
+    def see(self, y: Tensor, norms: Sequence[nn.BatchNorm2d], shared: bool = False) -> Moments:
         """The statistics of `y`: of the maps of len(norms) edges side by side, or of one that they share."""
-        with torch.no_grad():
-            mean, variance = statistics(y)
-            n, pixels = len(norms), y.numel() // y.shape[1]
-            self.norms += norms
-            self.means += [mean] * n if shared else mean.chunk(n)
-            self.variances += [variance] * n if shared else variance.chunk(n)
-            self.unbiased += [pixels / max(pixels - 1, 1)] * n
+        mean, variance = statistics(y)
+        n, pixels = len(norms), y.numel() // y.shape[1]
+        self.norms += norms
+        self.means += [mean] * n if shared else mean.chunk(n)
+        self.variances += [variance] * n if shared else variance.chunk(n)
+        self.unbiased += [pixels / max(pixels - 1, 1)] * n
         return mean, variance
+
+    def by(self, norms: Sequence[nn.BatchNorm2d], shared: bool = False) -> See:
+        """`see` of a map that is not yet there. The functions below ask it, in their forward pass."""
+        return partial(self.see, norms=norms, shared=shared)
 
     @torch.no_grad()
     def update(self) -> None:
@@ -174,39 +179,46 @@ def _depthwise_backward(
         sizes = [stride, stride], [dilation * (k // 2)] * 2, [dilation, dilation]
         return conv_backward(g, x, weight, None, *sizes, False, [0, 0], x.shape[1], [*mask, False])[:2]
 
-    if x.device.type != "cpu" or stride > 1:
+    if x.device.type != "cpu" or (stride > 1 and (k, dilation) != (5, 1)):
         return gradient((need_x, need_weight))
     gx = gw = None
-    if need_x:  # the same convolution with the kernel turned round: a forward pass is faster
+    if need_x and stride > 1:
+        gx = gradient((True, False))[0]
+    elif need_x:  # the same convolution with the kernel turned round: a forward pass is faster
         gx = _depthwise(g, weight.flip(2, 3), 1, dilation)
     if need_weight and dilation == 2 and x.shape[2] % 2 == x.shape[3] % 2 == 0:
         gw = _weight_gradient(_grids(g), _grids(x), k, 1).view(4, -1, 1, k, k).sum(dim=0)
     elif need_weight:
-        gw = _weight_gradient(g, x, k, dilation)
+        gw = _weight_gradient(g, x, k, dilation, stride)
     return gx, gw
 
 
-def _weight_gradient(g: Tensor, x: Tensor, k: int, dilation: int) -> Tensor:
-    """Of a depthwise convolution of stride 1 on a CPU: (C, 1, k, k)."""
+def _weight_gradient(g: Tensor, x: Tensor, k: int, dilation: int, stride: int = 1) -> Tensor:
+    """Of a depthwise convolution on a CPU: (C, 1, k, k). Of stride 2 only for k = 5, dilation 1."""
 
-    def gradient(g: Tensor, x: Tensor, columns: int) -> Tensor:
+    def gradient(g: Tensor, x: Tensor, columns: int, strides: Sequence[int] = (1, 1)) -> Tensor:
         weight = x.new_empty(x.shape[1], 1, k, columns)
         padding, steps = [dilation * (k // 2), dilation * (columns // 2)], [dilation] * 2
-        rest = [1, 1], padding, steps, False, [0, 0], x.shape[1], [False, True, False]
+        rest = list(strides), padding, steps, False, [0, 0], x.shape[1], [False, True, False]
         return conv_backward(g, x, weight, None, *rest)[1]
 
-    if k > 3 and max(x.shape[2:]) <= dilation * (k // 2):  # the outermost taps never meet the map
+    # The outermost taps never meet a map this small.
+    if k > 3 and stride == 1 and max(x.shape[2:]) <= dilation * (k // 2):
         return F.pad(_weight_gradient(g, x, k - 2, dilation), (1, 1, 1, 1))
     in_parts = k == 5 and dilation == 1
     # oneDNN is up to ten times slower for maps that are lower than the kernel.
     rows, columns = max(k - x.shape[2], 0), x.shape[3] % 2 if in_parts else 0
     if rows or columns:
-        g, x = F.pad(g, (0, columns, 0, rows)), F.pad(x, (0, columns, 0, rows))
+        x = F.pad(x, (0, columns, 0, rows))
+        g = F.pad(g, (0, -(-x.shape[3] // stride) - g.shape[3], 0, -(-x.shape[2] // stride) - g.shape[2]))
     if not in_parts:
         return gradient(g, x, k)
-    # It is fast for kernels of three columns, and many times slower beyond. Columns 1 and 3 of five are the
-    # outer ones of the three in the middle. Columns 0, 2, 4 are two apart, which is one apart among the even
-    # columns of the map, and among the odd ones.
+    # It is fast for kernels of three columns, and many times slower beyond. Columns 0, 2, 4 of five are two
+    # apart, which is one apart among the even columns of the map, and among the odd ones.
+    if stride == 2:  # columns 0, 2, 4 meet the even columns of the map, columns 1 and 3 the odd ones
+        even, odd = gradient(torch.cat([g, g], dim=1), _columns(x), 3, (2, 1)).view(2, -1, 1, k, 3)
+        return torch.stack([even[..., 0], odd[..., 0], even[..., 1], odd[..., 1], even[..., 2]], dim=-1)
+    # Columns 1 and 3 are the outer ones of the three in the middle.
     middle = gradient(g, x, 3)
     apart = gradient(_columns(g), _columns(x), 3).view(2, -1, 1, k, 3).sum(dim=0)
     return torch.stack([apart[..., 0], middle[..., 0], apart[..., 1], middle[..., 2], apart[..., 2]], dim=-1)
@@ -270,43 +282,46 @@ def _normalised(y: Tensor, eps: float) -> Tensor:
 
 
 class NormReluDepthwise(Function):
-    """Batch norm, ReLU, depthwise convolution of y (B, K, H, W), whose mean and variance are given.
+    """1x1 convolution, batch norm, ReLU, depthwise convolution: the middle of a separable convolution.
 
-    It keeps y alone, and makes the map between, max((y - mean) / sigma, 0), again on the way back.
+    u (B, K, H, W) of E edges, mix (K, C, 1, 1), weight (K, 1, k, k); `see` is asked for the moments of the
+    map that comes into the batch norm. It keeps u and the normalised map, which lies where that map lay, and
+    makes max(., 0) of it again on the way back.
     """
 
     @staticmethod
-    def forward(ctx: Any, y: Tensor, weight: Tensor, mean: Tensor, variance: Tensor, eps: float) -> Tensor:
-        """The convolution of `between`."""
+    def forward(ctx: Any, u: Tensor, mix: Tensor, weight: Tensor, see: See, eps: float) -> Tensor:
+        """The map after the depthwise convolution."""
+        y = _pointwise(u, mix)
+        mean, variance = see(y)
         inverse = (variance + eps).rsqrt()
-        ctx.save_for_backward(y, weight, mean, inverse)
-        ctx.eps = eps
-        return _depthwise(NormReluDepthwise.between(y, mean, inverse), weight)
-
-    @staticmethod
-    def between(y: Tensor, mean: Tensor, inverse: Tensor) -> Tensor:
-        """The map that is not kept."""
         column = (1, -1, 1, 1)
-        return torch.addcmul((-mean * inverse).view(column), y, inverse.view(column)).relu_()
+        z = torch.addcmul((-mean * inverse).view(column), y, inverse.view(column), out=y)  # in place of y
+        ctx.save_for_backward(u, mix, weight, z, inverse)
+        ctx.eps = eps
+        return _depthwise(z.relu(), weight)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple:
         """One gradient for each argument of `forward`, None where there is none."""
-        y, weight, mean, inverse = ctx.saved_tensors
-        need_y, need_weight = ctx.needs_input_grad[:2]
+        u, mix, weight, z, inverse = ctx.saved_tensors
+        need_u, need_mix, need_weight = needed = ctx.needs_input_grad[:3]
         if torch.is_grad_enabled():
 
-            def plain(y: Tensor, weight: Tensor) -> Tensor:
+            def plain(u: Tensor, mix: Tensor, weight: Tensor) -> Tensor:
+                y = F.conv2d(u, mix, groups=len(mix) // mix.shape[1])
                 return _depthwise(F.relu(_normalised(y, ctx.eps)), weight)
 
-            return *_differentiably(plain, (y, weight), g, (need_y, need_weight)), None, None, None
-        g, middle = g.contiguous(memory_format=LAST), NormReluDepthwise.between(y, mean, inverse)
-        gz, gw = _depthwise_backward(g, middle, weight, 1, 1, need_y, need_weight)
+            return *_differentiably(plain, (u, mix, weight), g, needed), None, None
+        middle = z.relu() if need_weight else z  # else only its sign counts
+        g, need_z = g.contiguous(memory_format=LAST), need_u or need_mix
+        gz, gw = _depthwise_backward(g, middle, weight, 1, 1, need_z, need_weight)
         if gz is None:
-            return None, gw, None, None, None
+            return None, None, gw, None, None
         gz = torch.ops.aten.threshold_backward(gz, middle, 0)
-        gy = bn_backward(gz, y, None, None, None, mean, inverse, True, ctx.eps, [True, False, False])[0]
-        return gy, gw, None, None, None
+        mean, one = torch.zeros_like(inverse), torch.ones_like(inverse)  # of z
+        gy = bn_backward(gz, z, inverse, None, None, mean, one, True, ctx.eps, [True, False, False])[0]
+        return *_pointwise_backward(gy, u, mix, need_u, need_mix), gw, None, None
 
 
 def scale_and_shift(weights: Tensor, means: Tensor, inverses: Tensor) -> tuple[Tensor, Tensor]:
@@ -315,71 +330,83 @@ def scale_and_shift(weights: Tensor, means: Tensor, inverses: Tensor) -> tuple[T
     return scales, -(scales * means).sum(dim=0)
 
 
-def _products(c: int, n: int, x: Tensor) -> bool:
-    """Whether 1x1 convolutions of n edges of c channels are one product with zeros between the edges.
+def _kind(u: Tensor, n: int) -> str:
+    """How the 1x1 convolutions of n edges are computed: what is fastest on a CPU.
 
-    As long as these are few, it is faster than a convolution on a CPU.
+    "one product" with zeros between the edges as long as these are few, "a product each" for many channels of
+    few pixels, else a convolution.
     """
-    return x.device.type == "cpu" and (n - 1) * c <= 24
+    c, pixels = u.shape[1] // n, u.numel() // u.shape[1]
+    if u.device.type != "cpu":
+        return "convolution"
+    if (n - 1) * c <= 24:
+        return "one product"
+    return "a product each" if c >= 32 and pixels <= 4096 else "convolution"
+
+
+def _per_edge(rows: Tensor, n: int) -> Tensor:
+    """(pixels, E x C) -> (E, pixels, C), the same memory."""
+    return rows.view(len(rows), n, -1).transpose(0, 1)
 
 
 def _pointwise(u: Tensor, weight: Tensor) -> Tensor:
     """The 1x1 convolution of each edge on its own channels: u (B, E x C, H, W), weight (E x C, C, 1, 1)."""
-    b, k, h, w = u.shape
-    n = k // weight.shape[1]
-    if not _products(k // n, n, u):
+    n = u.shape[1] // weight.shape[1]
+    kind = _kind(u, n)
+    if kind == "convolution":
         return F.conv2d(u, weight, groups=n)
-    rows = _rows(u) @ _blocks(weight, n).t()
+    return _product(u, weight.view(n, -1, weight.shape[1]).transpose(1, 2), kind)
+
+
+def _product(u: Tensor, blocks: Tensor, kind: str) -> Tensor:
+    """The rows of each edge times its block; u (B, E x C, H, W), blocks (E, C, D) -> (B, E x D, H, W)."""
+    (b, _, h, w), (n, _, d) = u.shape, blocks.shape
+    if kind == "one product":
+        rows = _rows(u) @ (torch.block_diag(*blocks) if n > 1 else blocks[0])
+    else:
+        rows = u.new_empty(b * h * w, n * d)
+        torch.bmm(_per_edge(_rows(u), n), blocks, out=_per_edge(rows, n))
     return rows.view(b, h, w, -1).permute(0, 3, 1, 2)
-
-
-def _blocks(weight: Tensor, n: int) -> Tensor:
-    flat = weight.flatten(1)
-    return torch.block_diag(*flat.chunk(n)) if n > 1 else flat
 
 
 def _pointwise_backward(
     g: Tensor, u: Tensor, weight: Tensor, need_u: bool, need_weight: bool
 ) -> tuple[Tensor | None, Tensor | None]:
     """The gradients of `_pointwise` in u and in the weight."""
-    b, k, h, w = u.shape
-    n = k // weight.shape[1]
-    if not _products(k // n, n, u):
+    k, c = u.shape[1], weight.shape[1]
+    n = k // c
+    kind = _kind(u, n)
+    if kind == "convolution":
         rest = [1, 1], [0, 0], [1, 1], False, [0, 0], n, [need_u, need_weight, False]
         return conv_backward(g, u, weight, None, *rest)[:2]
-    gu = gw = None
-    if need_u:
-        gu = (_rows(g) @ _blocks(weight, n)).view(b, h, w, k).permute(0, 3, 1, 2)
-    if need_weight:  # of the product's blocks those on the diagonal
-        all_blocks = (_rows(g).t() @ _rows(u)).view(n, -1, n, k // n)
+    gu = _product(g, weight.view(n, -1, c), kind) if need_u else None
+    gw = None
+    if need_weight and kind == "one product":  # of its blocks those on the diagonal
+        all_blocks = (_rows(g).t() @ _rows(u)).view(n, -1, n, c)
         gw = all_blocks.diagonal(dim1=0, dim2=2).permute(2, 0, 1).reshape(weight.shape)
+    elif need_weight:
+        gw = torch.bmm(_per_edge(_rows(g), n).transpose(1, 2), _per_edge(_rows(u), n)).view(weight.shape)
     return gu, gw
 
 
 class WeightedSum(Function):
     """sum_i w_i (y_i - mean_i) / sigma_i: batch norm, weight and sum of n maps, each of E edges side by side.
 
-    weights (E, n); ys n maps (B, E x C, H, W); moments their n means, then their n variances, (E x C,) each.
-    A map is given as what it is made of, `parts`: u and the weight of a 1x1 convolution, of which it is made
-    again on the way back, or itself and None. One after the other: u_1, weight_1, u_2, weight_2, ...
+    weights (E, n); each of `sees` is asked for the moments of its map. A map y (B, E x C, H, W) is given as
+    what it is made of, `parts`: u and the weight of a 1x1 convolution, of which it is made again on the way
+    back, or itself and None. One after the other: u_1, weight_1, u_2, weight_2, ...
     """
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        weights: Tensor,
-        eps: float,
-        moments: Sequence[Tensor],
-        ys: Sequence[Tensor],
-        *parts: Tensor | None,
-    ) -> Tensor:
+    def forward(ctx: Any, weights: Tensor, eps: float, sees: Sequence[See], *parts: Any) -> Tensor:
         """The sum, one map after the other."""
-        n, (b, k, h, w) = len(ys), ys[0].shape
-        means = torch.stack(list(moments[:n]))  # (n, K)
-        inverses = (torch.stack(list(moments[n:])) + eps).rsqrt()
+        ys = [_made(u, weight) for u, weight in zip(parts[::2], parts[1::2], strict=True)]
+        seen = zip(*(see(y) for see, y in zip(sees, ys, strict=True)), strict=True)
+        means, variances = (torch.stack(of) for of in seen)  # (n, K) each
+        inverses = (variances + eps).rsqrt()
         scales, shift = scale_and_shift(weights, means, inverses)
         ctx.save_for_backward(weights, means, inverses, *parts)
-        ctx.eps, tile = eps, _tile(ys[0])
+        (b, k, h, w), tile, ctx.eps = ys[0].shape, _tile(ys[0]), eps
         if tile > 1:
             shift, scales = shift.repeat(tile), scales.repeat(1, tile)
         total = torch.addcmul(shift, _rows(ys[0]).view(-1, tile * k), scales[0])
@@ -391,7 +418,7 @@ class WeightedSum(Function):
     def backward(ctx: Any, g: Tensor) -> tuple:
         """One gradient for each argument of `forward`, None where there is none."""
         weights, means, inverses, *parts = ctx.saved_tensors
-        need_weights, needed, k = ctx.needs_input_grad[0], ctx.needs_input_grad[4:], g.shape[1]
+        need_weights, needed, k = ctx.needs_input_grad[0], ctx.needs_input_grad[3:], g.shape[1]
         if torch.is_grad_enabled():
 
             def plain(weights: Tensor, *parts: Any) -> Tensor:
@@ -400,7 +427,7 @@ class WeightedSum(Function):
                 return sum(c * _normalised(y, ctx.eps) for c, y in zip(columns, ys, strict=True))
 
             of_weights, *rest = _differentiably(plain, (weights, *parts), g, (need_weights, *needed))
-            return of_weights, None, None, None, *rest
+            return of_weights, None, None, *rest
         g, columns = g.contiguous(memory_format=LAST), weights.t().repeat_interleave(k // len(weights), dim=1)
         found: list[Tensor | None] = []  # of u_1, weight_1, ...
         gz_sums: list[Tensor] = []  # of the gradient times the normalised map
@@ -415,9 +442,9 @@ class WeightedSum(Function):
             else:
                 found += _pointwise_backward(gy, u, weight, need_u, need_weight)
         if not need_weights:
-            return None, None, None, None, *found
+            return None, None, None, *found
         of_weights = torch.stack(gz_sums).view(len(means), len(weights), -1).sum(dim=2).t()
-        return of_weights, None, None, None, *found
+        return of_weights, None, None, *found
 
 
 def _made(u: Tensor, weight: Tensor | None) -> Tensor:
@@ -463,8 +490,8 @@ Maps = tuple[Tensor, Tensor | None, Sequence[nn.BatchNorm2d]]
 def _sep_conv(side: _Side, layers: Sequence[Sequence]) -> Maps:
     _, first, mix_first, norms, _, second, mix_second, last = layers
     u = Depthwise.apply(*side.whole, _weights(first), side.stride, 1)
-    y = _pointwise(u, _weights(mix_first))
-    u = NormReluDepthwise.apply(y, _weights(second), *side.averages.see(y, norms), norms[0].eps)
+    see = side.averages.by(norms)
+    u = NormReluDepthwise.apply(u, _weights(mix_first), _weights(second), see, norms[0].eps)
     return u, _weights(mix_second), last
 
 
@@ -504,7 +531,7 @@ BUILT_IN = known()  # operations of your own come later
 
 
 def _layers(operation: nn.Module) -> tuple[nn.Module, ...]:
-    return tuple(operation.children()) if type(operation) is nn.Sequential else (operation,)
+    return tuple(operation._modules.values()) if type(operation) is nn.Sequential else (operation,)
 
 
 def _types(operation: nn.Module) -> tuple[type, ...]:
@@ -513,8 +540,7 @@ def _types(operation: nn.Module) -> tuple[type, ...]:
 
 def _normalised_once(y: Tensor, norms: Sequence[nn.BatchNorm2d], averages: Averages) -> Tensor:
     """Batch norm without affine, of one map that all `norms` see."""
-    moments = averages.see(y, norms, shared=True)
-    return WeightedSum.apply(y.new_ones(1, 1), norms[0].eps, moments, (y,), y, None)
+    return WeightedSum.apply(y.new_ones(1, 1), norms[0].eps, [averages.by(norms, shared=True)], y, None)
 
 
 class _Edge(NamedTuple):
@@ -562,18 +588,14 @@ def _convolutions(
     x: Tensor, edges: Sequence[_Edge], stride: int, weights: _Weights, averages: Averages
 ) -> Sequence[Tensor]:
     """The weighted sum of the operations with weights for each edge."""
-    side, moments = _Side(x, len(edges), stride, averages), []
-    ys: list[Tensor] = []
+    side, sees = _Side(x, len(edges), stride, averages), []
     parts: list[Tensor | None] = []
     for name in edges[0].run:
         layers = list(zip(*(_layers(edge.choice.layers[name]) for edge in edges), strict=True))
         u, weight, norms = CONVOLUTIONS[_types(edges[0].choice.layers[name])](side, layers)
-        with torch.no_grad():
-            ys.append(_made(u, weight))
         parts += u, weight
-        moments.append(averages.see(ys[-1], norms))
-    means, variances = zip(*moments, strict=True)
-    total = WeightedSum.apply(weights(edges, x), norms[0].eps, means + variances, ys, *parts)
+        sees.append(averages.by(norms))
+    total = WeightedSum.apply(weights(edges, x), norms[0].eps, sees, *parts)
     return total.chunk(len(edges), dim=1)
 
 

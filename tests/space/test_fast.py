@@ -121,30 +121,33 @@ def test_and_in_float32(name, calls):
     assert len(calls) == 15
 
 
-@pytest.mark.parametrize("kernel, dilation", [(3, 1), (5, 1), (5, 2)])
+@pytest.mark.parametrize("kernel, dilation, stride", [(3, 1, 1), (5, 1, 1), (5, 2, 1), (5, 1, 2)])
 @pytest.mark.parametrize("height, width", [(7, 3), (7, 4), (8, 8), (7, 11), (2, 2), (4, 4), (3, 6), (1, 5)])
-def test_the_weight_gradient_of_a_depthwise_convolution(kernel, dilation, height, width):
+def test_the_weight_gradient_of_a_depthwise_convolution(kernel, dilation, stride, height, width):
     generator = torch.Generator().manual_seed(0)
-    x, g = (torch.randn(2, 3, height, width, generator=generator, dtype=torch.float64) for _ in range(2))
+    x = torch.randn(2, 3, height, width, generator=generator, dtype=torch.float64)
     weight = torch.zeros(3, 1, kernel, kernel, dtype=torch.float64, requires_grad=True)
-    out = nn.functional.conv2d(x, weight, padding=dilation * (kernel // 2), dilation=dilation, groups=3)
+    padding = dilation * (kernel // 2)
+    out = nn.functional.conv2d(x, weight, None, stride, padding, dilation, groups=3)
+    g = torch.randn(out.shape, generator=generator, dtype=torch.float64)
     (wanted,) = torch.autograd.grad(out, weight, g)
     x, g = (t.contiguous(memory_format=torch.channels_last) for t in (x, g))
-    torch.testing.assert_close(fast._weight_gradient(g, x, kernel, dilation), wanted)
+    torch.testing.assert_close(fast._weight_gradient(g, x, kernel, dilation, stride), wanted)
 
 
-@pytest.mark.parametrize(("edges", "channels"), [(1, 5), (3, 4), (5, 8)])
+@pytest.mark.parametrize(("edges", "channels"), [(1, 5), (3, 4), (5, 8), (2, 32)])
 def test_the_pointwise_convolution_of_edges_and_its_gradients(edges, channels):
-    """As one product up to 24 channels of other edges, beyond that as a convolution."""
+    """As one product, as a product of each edge, and as a convolution."""
     u, g = (torch.randn(2, edges * channels, 3, 4, dtype=torch.float64) for _ in range(2))
     u, g = (t.contiguous(memory_format=torch.channels_last) for t in (u, g))
     weight = torch.randn(edges * channels, channels, 1, 1, dtype=torch.float64).requires_grad_()
     out = nn.functional.conv2d(u.requires_grad_(), weight, groups=edges)
     wanted = torch.autograd.grad(out, (u, weight), g)
-    torch.testing.assert_close(fast._pointwise(u, weight), out)
-    torch.testing.assert_close(fast._pointwise_backward(g, u.detach(), weight, True, True), wanted)
-    assert fast._pointwise_backward(g, u, weight, False, True)[0] is None
-    assert fast._pointwise_backward(g, u, weight, True, False)[1] is None
+    with torch.no_grad():
+        torch.testing.assert_close(fast._pointwise(u, weight), out)
+        torch.testing.assert_close(fast._pointwise_backward(g, u, weight, True, True), wanted)
+        assert fast._pointwise_backward(g, u, weight, False, True)[0] is None
+        assert fast._pointwise_backward(g, u, weight, True, False)[1] is None
 
 
 def test_it_keeps_three_fifths_of_what_the_readable_path_keeps():
