@@ -33,18 +33,19 @@ def ratio_chart(
 
     `measured` is idea -> {"before": seconds, "after": seconds} as `timing.take_turns` gives them.
     """
-    made, axes = figure(size=(11, 1.4 + 0.6 * len(measured)))
+    made, axes = figure(size=(11, 1.6 + 0.44 * len(measured)))
     said = []
     for row, (name, seconds) in enumerate(measured.items()):
         middle, low, high = ratio(seconds, "after", "before")
         color = OKABE_ITO[2] if high < 1 else OKABE_ITO[5] if low > 1 else "#777777"
         axes.plot([low, high], [row, row], color=color, lw=5, solid_capstyle="butt")
         axes.plot([middle], [row], "o", color=color, ms=13)
-        axes.text(high, row, f"  {middle:.2f}", va="center", size=15)
+        beside = {"va": "center", "size": 15, "bbox": {"color": "white", "pad": 1}}
+        axes.annotate(f"{middle:.2f}", (high, row), (14, 0), textcoords="offset points", **beside)
         said.append(f"{name} {middle:.2f}, quartiles {low:.2f} to {high:.2f}")
     axes.axvline(1, color="#555555", ls=":", lw=2)
     axes.set_yticks(range(len(measured)), list(measured))
-    axes.invert_yaxis()
+    axes.set_ylim(len(measured) - 0.5, -0.5)
     axes.margins(x=0.15)
     axes.set_xlim(left=0)
     axes.grid(False, axis="y")
