@@ -11,8 +11,8 @@ from collections import Counter
 
 import pytest
 
-# A notebook is written for 60 s in the ci profile. One core that four processes shared took 212 s.
-LIMIT_SECONDS = float(os.environ.get("NASEDU_NOTEBOOK_SECONDS", "600"))
+# A notebook is written for 60 s in the ci profile; a busy machine gets three times that.
+LIMIT_SECONDS = float(os.environ.get("NASEDU_NOTEBOOK_SECONDS", "180"))
 
 
 class NotebookClock:

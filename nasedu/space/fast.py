@@ -179,14 +179,14 @@ def _depthwise_backward(
         sizes = [stride, stride], [dilation * (k // 2)] * 2, [dilation, dilation]
         return conv_backward(g, x, weight, None, *sizes, False, [0, 0], x.shape[1], [*mask, False])[:2]
 
-    if x.device.type != "cpu" or (stride > 1 and (k, dilation) != (5, 1)):
+    if x.device.type != "cpu":
         return gradient((need_x, need_weight))
     gx = gw = None
     if need_x and stride > 1:
         gx = gradient((True, False))[0]
     elif need_x:  # the same convolution with the kernel turned round: a forward pass is faster
         gx = _depthwise(g, weight.flip(2, 3), 1, dilation)
-    if need_weight and dilation == 2 and x.shape[2] % 2 == x.shape[3] % 2 == 0:
+    if need_weight and stride == 1 and dilation == 2 and x.shape[2] % 2 == x.shape[3] % 2 == 0:
         gw = _weight_gradient(_grids(g), _grids(x), k, 1).view(4, -1, 1, k, k).sum(dim=0)
     elif need_weight:
         gw = _weight_gradient(g, x, k, dilation, stride)
@@ -194,18 +194,18 @@ def _depthwise_backward(
 
 
 def _weight_gradient(g: Tensor, x: Tensor, k: int, dilation: int, stride: int = 1) -> Tensor:
-    """Of a depthwise convolution on a CPU: (C, 1, k, k). Of stride 2 only for k = 5, dilation 1."""
+    """Of a depthwise convolution on a CPU: (C, 1, k, k)."""
 
-    def gradient(g: Tensor, x: Tensor, columns: int, strides: Sequence[int] = (1, 1)) -> Tensor:
+    def gradient(g: Tensor, x: Tensor, columns: int, step: int = stride) -> Tensor:
         weight = x.new_empty(x.shape[1], 1, k, columns)
         padding, steps = [dilation * (k // 2), dilation * (columns // 2)], [dilation] * 2
-        rest = list(strides), padding, steps, False, [0, 0], x.shape[1], [False, True, False]
+        rest = [stride, step], padding, steps, False, [0, 0], x.shape[1], [False, True, False]
         return conv_backward(g, x, weight, None, *rest)[1]
 
     # The outermost taps never meet a map this small.
-    if k > 3 and stride == 1 and max(x.shape[2:]) <= dilation * (k // 2):
-        return F.pad(_weight_gradient(g, x, k - 2, dilation), (1, 1, 1, 1))
-    in_parts = k == 5 and dilation == 1
+    if k > 3 and max(x.shape[2:]) <= dilation * (k // 2):
+        return F.pad(_weight_gradient(g, x, k - 2, dilation, stride), (1, 1, 1, 1))
+    in_parts = k == 5 and dilation == 1 and stride <= 2
     # oneDNN is up to ten times slower for maps that are lower than the kernel.
     rows, columns = max(k - x.shape[2], 0), x.shape[3] % 2 if in_parts else 0
     if rows or columns:
@@ -216,7 +216,7 @@ def _weight_gradient(g: Tensor, x: Tensor, k: int, dilation: int, stride: int = 
     # It is fast for kernels of three columns, and many times slower beyond. Columns 0, 2, 4 of five are two
     # apart, which is one apart among the even columns of the map, and among the odd ones.
     if stride == 2:  # columns 0, 2, 4 meet the even columns of the map, columns 1 and 3 the odd ones
-        even, odd = gradient(torch.cat([g, g], dim=1), _columns(x), 3, (2, 1)).view(2, -1, 1, k, 3)
+        even, odd = gradient(torch.cat([g, g], dim=1), _columns(x), 3, 1).view(2, -1, 1, k, 3)
         return torch.stack([even[..., 0], odd[..., 0], even[..., 1], odd[..., 1], even[..., 2]], dim=-1)
     # Columns 1 and 3 are the outer ones of the three in the middle.
     middle = gradient(g, x, 3)

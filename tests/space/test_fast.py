@@ -121,7 +121,9 @@ def test_and_in_float32(name, calls):
     assert len(calls) == 15
 
 
-@pytest.mark.parametrize("kernel, dilation, stride", [(3, 1, 1), (5, 1, 1), (5, 2, 1), (5, 1, 2)])
+@pytest.mark.parametrize(
+    "kernel, dilation, stride", [(3, 1, 1), (5, 1, 1), (5, 2, 1), (3, 1, 2), (5, 1, 2), (5, 2, 2), (7, 1, 2)]
+)
 @pytest.mark.parametrize("height, width", [(7, 3), (7, 4), (8, 8), (7, 11), (2, 2), (4, 4), (3, 6), (1, 5)])
 def test_the_weight_gradient_of_a_depthwise_convolution(kernel, dilation, stride, height, width):
     generator = torch.Generator().manual_seed(0)
